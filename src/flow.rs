@@ -1,0 +1,36 @@
+//! The flow core, sans-IO: frames with their times go in, events come out.
+//!
+//! | part | noun |
+//! |---|---|
+//! | [`key`] | what makes two frames one flow |
+//! | [`extract`] | layers → key |
+//! | [`packet`] | what the table needs to know of a frame |
+//! | [`ingest`] | frames → packets: decode, fragments, keys, in batches |
+//! | [`fragments`] | later fragments find the flow of their datagram |
+//! | [`table`] | key → slot, without tombstones and without rehashing |
+//! | [`wheel`] | which slots are due when |
+//! | [`tcp`] | the connection's state, one enum and one table |
+//! | [`stats`], [`history`] | what a flow adds up to |
+//! | [`tracker`] | all of it behind [`FlowTracker`] |
+
+pub mod config;
+pub mod extract;
+pub mod fragments;
+pub mod history;
+pub mod ingest;
+pub mod key;
+pub mod packet;
+pub mod stats;
+pub mod table;
+pub mod tcp;
+pub mod tracker;
+pub mod wheel;
+
+pub use config::{IdleTimeouts, TrackerConfig};
+pub use extract::{ByFiveTuple, ByFlowLabel, ByIpPair, ByMacPair, Extracted, FlowExtractor};
+pub use history::History;
+pub use key::{FiveTuple, FlowKey, FlowLabel, IpPair, MacPair, Scope};
+pub use packet::Packet;
+pub use stats::{FlowStats, SideStats, Totals};
+pub use tcp::TcpState;
+pub use tracker::{FlowId, FlowTracker};

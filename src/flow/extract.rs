@@ -1,0 +1,144 @@
+//! Layers → key. Which key a tracker uses is a type parameter, so extraction is inlined.
+
+use std::hash::Hash;
+
+use super::key::{FiveTuple, FlowKey, FlowLabel, IpPair, MacPair, Scope};
+use crate::decode::{IcmpHeader, Layers, Transport};
+use crate::net::{End, IpProto};
+
+/// A key and the end of it that sent the frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extracted<K> {
+    /// The canonical key.
+    pub key: K,
+    /// Who sent.
+    pub end: End,
+}
+
+/// Decides which frames belong together. `None` leaves the frame unmatched, which is counted.
+pub trait FlowExtractor {
+    /// What frames of one flow have in common. It need not be `Debug`.
+    type Key: Copy + Eq + Hash;
+
+    /// The key of a frame. Ports of later fragments are already those of their datagram.
+    fn extract(&self, layers: &Layers) -> Option<Extracted<Self::Key>>;
+}
+
+/// Flows by 5-tuple, both directions in one. VLANs and interfaces do not part flows unless asked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByFiveTuple {
+    /// A VLAN that differs is a different flow.
+    pub vlan: bool,
+    /// An interface that differs is a different flow.
+    pub interface: bool,
+}
+
+impl ByFiveTuple {
+    /// The 5-tuple of a frame, as seen; `None` without IP.
+    #[inline]
+    pub fn tuple(&self, layers: &Layers) -> Option<FiveTuple> {
+        let ip = layers.ip.as_ref()?;
+        let (src_port, dst_port) = match layers.transport {
+            Transport::Tcp(ref tcp) => (tcp.src, tcp.dst),
+            Transport::Ports { src, dst } => (src, dst),
+            Transport::Icmp(ref icmp) => icmp_ports(ip.proto, icmp),
+            Transport::None => (0, 0),
+        };
+        let mut scope = Scope::default();
+        if self.vlan {
+            let depth = usize::from(layers.vlans.depth.min(2));
+            for (slot, id) in scope.vlans.iter_mut().zip(&layers.vlans.ids[..depth]) {
+                *slot = id + 1;
+            }
+        }
+        if self.interface {
+            scope.interface = layers.interface.saturating_add(1);
+        }
+        Some(FiveTuple {
+            src: ip.src,
+            dst: ip.dst,
+            src_port,
+            dst_port,
+            proto: ip.proto,
+            version: ip.version,
+            scope,
+        })
+    }
+}
+
+impl FlowExtractor for ByFiveTuple {
+    type Key = FlowKey;
+
+    #[inline]
+    fn extract(&self, layers: &Layers) -> Option<Extracted<FlowKey>> {
+        let (key, end) = self.tuple(layers)?.canonical();
+        Some(Extracted { key, end })
+    }
+}
+
+/// The type a reply answers: RFC 792, RFC 950, RFC 4443, RFC 4861, RFC 4620.
+fn request_type(proto: IpProto, ty: u8) -> u8 {
+    match (proto, ty) {
+        (IpProto::ICMP, 0) => 8,
+        (IpProto::ICMP, 9) => 10,
+        (IpProto::ICMP, 14) => 13,
+        (IpProto::ICMP, 16) => 15,
+        (IpProto::ICMP, 18) => 17,
+        (IpProto::ICMPV6, 129) => 128,
+        (IpProto::ICMPV6, 131 | 132) => 130,
+        (IpProto::ICMPV6, 134) => 133,
+        (IpProto::ICMPV6, 136) => 135,
+        (IpProto::ICMPV6, 140) => 139,
+        _ => ty,
+    }
+}
+
+fn icmp_ports(proto: IpProto, icmp: &IcmpHeader) -> (u16, u16) {
+    (u16::from(request_type(proto, icmp.ty)) << 8 | u16::from(icmp.code), icmp.id)
+}
+
+/// Flows by pair of IP addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByIpPair;
+
+impl FlowExtractor for ByIpPair {
+    type Key = IpPair;
+
+    fn extract(&self, layers: &Layers) -> Option<Extracted<IpPair>> {
+        let ip = layers.ip.as_ref()?;
+        let (a, b, end) = ordered(ip.src, ip.dst);
+        Some(Extracted { key: IpPair { a, b, version: ip.version }, end })
+    }
+}
+
+/// Flows by pair of hardware addresses, IP or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByMacPair;
+
+impl FlowExtractor for ByMacPair {
+    type Key = MacPair;
+
+    fn extract(&self, layers: &Layers) -> Option<Extracted<MacPair>> {
+        let (src, dst) = layers.macs?;
+        let (a, b, end) = ordered(src, dst);
+        Some(Extracted { key: MacPair { a, b }, end })
+    }
+}
+
+/// IPv6 flows by addresses and flow label (RFC 6437); label 0 and IPv4 stay unmatched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ByFlowLabel;
+
+impl FlowExtractor for ByFlowLabel {
+    type Key = FlowLabel;
+
+    fn extract(&self, layers: &Layers) -> Option<Extracted<FlowLabel>> {
+        let ip = layers.ip.as_ref().filter(|ip| ip.flow_label != 0)?;
+        let key = FlowLabel { src: ip.src, dst: ip.dst, label: ip.flow_label };
+        Some(Extracted { key, end: End::A })
+    }
+}
+
+fn ordered<T: Ord>(src: T, dst: T) -> (T, T, End) {
+    if src <= dst { (src, dst, End::A) } else { (dst, src, End::B) }
+}

@@ -1,0 +1,213 @@
+//! What makes two frames one flow: canonical, bidirectional keys.
+
+use crate::net::{Addr, End, IpProto, IpVersion, MacAddr};
+
+/// What a key may hold beside the 5-tuple; zero where the extractor was not asked for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Scope {
+    /// VLAN identifiers plus one (0: no tag), outermost first.
+    pub vlans: [u16; 2],
+    /// The interface, plus one.
+    pub interface: u16,
+}
+
+/// A 5-tuple as seen in a packet.
+///
+/// ICMP has no ports: `src_port` is the type in its high byte and the code in its low one, where
+/// a reply has the type of its request; `dst_port` is the identifier of a query, else 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FiveTuple {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port.
+    pub src_port: u16,
+    /// Destination port.
+    pub dst_port: u16,
+    /// IP protocol.
+    pub proto: IpProto,
+    /// IP version.
+    pub version: IpVersion,
+    /// VLAN and interface, when they are part of the key.
+    pub scope: Scope,
+}
+
+impl FiveTuple {
+    /// The canonical key, and which of its ends sent the packet.
+    ///
+    /// The lower `(address, port)` is end A. ICMP "ports" belong to both ends and stay in place.
+    /// With both ends equal, whoever sends is A.
+    #[inline]
+    pub fn canonical(&self) -> (FlowKey, End) {
+        let icmp = matches!(self.proto, IpProto::ICMP | IpProto::ICMPV6);
+        let swap = match u128::from_be_bytes(self.src.0).cmp(&u128::from_be_bytes(self.dst.0)) {
+            std::cmp::Ordering::Less => false,
+            std::cmp::Ordering::Greater => true,
+            std::cmp::Ordering::Equal => !icmp && self.src_port > self.dst_port,
+        };
+        let (a, b) = if swap { (self.dst, self.src) } else { (self.src, self.dst) };
+        let (port_a, port_b) = if swap && !icmp {
+            (self.dst_port, self.src_port)
+        } else {
+            (self.src_port, self.dst_port)
+        };
+        let key = FlowKey {
+            a,
+            b,
+            port_a,
+            port_b,
+            proto: self.proto,
+            version: self.version,
+            scope: self.scope,
+        };
+        (key, if swap { End::B } else { End::A })
+    }
+}
+
+/// The canonical, bidirectional form of a [`FiveTuple`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlowKey {
+    /// Address of the lower end.
+    pub a: Addr,
+    /// Address of the upper end.
+    pub b: Addr,
+    /// Port of the lower end; ICMP: type and code (see [`FiveTuple`]).
+    pub port_a: u16,
+    /// Port of the upper end; ICMP: the identifier.
+    pub port_b: u16,
+    /// IP protocol.
+    pub proto: IpProto,
+    /// IP version.
+    pub version: IpVersion,
+    /// VLAN and interface, when they are part of the key.
+    pub scope: Scope,
+}
+
+// 44 bytes: with the tracker's own state an entry is two cache lines.
+const _: () = assert!(size_of::<FlowKey>() == 44);
+
+/// Hashed as a few words rather than field by field: four times fewer hasher calls.
+impl std::hash::Hash for FlowKey {
+    #[inline]
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let rest = u64::from(self.port_a) << 48
+            | u64::from(self.port_b) << 32
+            | u64::from(self.proto.0) << 24
+            | u64::from(self.version as u8) << 16
+            | u64::from(self.scope.interface);
+        let vlans = u64::from(self.scope.vlans[0]) << 16 | u64::from(self.scope.vlans[1]);
+        if self.version == IpVersion::V4 {
+            let word = |addr: &Addr| {
+                let [.., p, q, r, s] = addr.0;
+                u64::from(u32::from_be_bytes([p, q, r, s]))
+            };
+            state.write_u64(word(&self.a) << 32 | word(&self.b));
+        } else {
+            state.write_u128(u128::from_be_bytes(self.a.0));
+            state.write_u128(u128::from_be_bytes(self.b.0));
+        }
+        state.write_u64(rest ^ vlans << 20);
+    }
+}
+
+impl FlowKey {
+    /// The 5-tuple as the given end sends it.
+    pub fn from_end(&self, end: End) -> FiveTuple {
+        let icmp = matches!(self.proto, IpProto::ICMP | IpProto::ICMPV6);
+        let (src, dst) = match end {
+            End::A => (self.a, self.b),
+            End::B => (self.b, self.a),
+        };
+        let (src_port, dst_port) = if end == End::A || icmp {
+            (self.port_a, self.port_b)
+        } else {
+            (self.port_b, self.port_a)
+        };
+        FiveTuple {
+            src,
+            dst,
+            src_port,
+            dst_port,
+            proto: self.proto,
+            version: self.version,
+            scope: self.scope,
+        }
+    }
+}
+
+/// Two IP addresses, whatever they say to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IpPair {
+    /// The lower address.
+    pub a: Addr,
+    /// The upper address.
+    pub b: Addr,
+    /// IP version.
+    pub version: IpVersion,
+}
+
+/// Two hardware addresses, whatever they say to each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacPair {
+    /// The lower address.
+    pub a: MacAddr,
+    /// The upper address.
+    pub b: MacAddr,
+}
+
+/// An IPv6 flow as RFC 6437 means it: addresses and flow label, one direction. A label other than
+/// 0 is chosen by each source on its own, so the two directions of a conversation are two flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowLabel {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// The label, 20 bits, not 0.
+    pub label: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn tuple(proto: IpProto) -> impl Strategy<Value = FiveTuple> {
+        (any::<[u8; 16]>(), any::<[u8; 16]>(), 0..3u16, 0..3u16, any::<bool>()).prop_map(
+            move |(src, dst, src_port, dst_port, same)| FiveTuple {
+                src: Addr(src),
+                dst: Addr(if same { src } else { dst }),
+                src_port,
+                dst_port,
+                proto,
+                version: IpVersion::V6,
+                scope: Scope::default(),
+            },
+        )
+    }
+
+    fn reversed(t: &FiveTuple) -> FiveTuple {
+        FiveTuple { src: t.dst, dst: t.src, src_port: t.dst_port, dst_port: t.src_port, ..*t }
+    }
+
+    proptest! {
+        #[test]
+        fn both_directions_have_one_key(t in tuple(IpProto::TCP)) {
+            let (key, end) = t.canonical();
+            let (back, other) = reversed(&t).canonical();
+            prop_assert_eq!(key, back);
+            prop_assert_eq!(key.from_end(end), t);
+            if (t.src, t.src_port) != (t.dst, t.dst_port) {
+                prop_assert_eq!(end, other.other());
+            }
+        }
+
+        #[test]
+        fn icmp_fields_stay_in_place(t in tuple(IpProto::ICMP)) {
+            let (key, end) = t.canonical();
+            prop_assert_eq!((key.port_a, key.port_b), (t.src_port, t.dst_port));
+            prop_assert_eq!(key.from_end(end), t);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! The `flowscope` program.
+
+fn main() {}
