@@ -1,1 +1,227 @@
-//! (being written)
+//! Key → slot: open addressing with linear probing over 8-byte buckets.
+//!
+//! Contract: a fixed number of buckets, at most two thirds full, never rehashed; erasing shifts the
+//! rest of the cluster back, so there are no tombstones and no pause. The table knows tags and
+//! slots only: keys live in the caller's slab, and the caller says whether a slot's key is the one.
+//!
+//! hashbrown's `HashTable` was considered: it erases by tombstone and then rehashes everything in
+//! place when they pile up, which at a million flows stops the world for tens of milliseconds.
+
+/// A bucket: tag in the upper half, slot plus one in the lower; 0 is empty.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Bucket(u64);
+
+impl Bucket {
+    const EMPTY: Self = Self(0);
+
+    #[inline]
+    fn new(tag: u32, slot: u32) -> Self {
+        Self(u64::from(tag) << 32 | u64::from(slot + 1))
+    }
+
+    #[inline]
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline]
+    fn tag(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+
+    /// Meaningful when not empty.
+    #[inline]
+    fn slot(self) -> u32 {
+        (self.0 as u32).wrapping_sub(1)
+    }
+}
+
+/// The part of a key's hash that the table keeps: its low bits choose the bucket, all of it
+/// weeds out nearly every other key.
+#[inline]
+pub fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+/// Maps tags to slots.
+#[derive(Clone)]
+pub struct Table {
+    buckets: Box<[Bucket]>,
+    mask: u32,
+    len: u32,
+    max: u32,
+}
+
+impl Table {
+    /// Takes the memory for `max` entries, 1 to 2^30: 12 to 24 bytes an entry.
+    pub fn new(max: usize) -> Self {
+        let max = max.clamp(1, 1 << 30);
+        let buckets = (max + max / 2).next_power_of_two().max(4);
+        Self {
+            buckets: vec![Bucket::EMPTY; buckets].into_boxed_slice(),
+            mask: (buckets - 1) as u32,
+            len: 0,
+            max: max as u32,
+        }
+    }
+
+    /// Entries.
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    #[inline]
+    fn at(&self, index: u32) -> Bucket {
+        self.buckets[(index & self.mask) as usize]
+    }
+
+    /// The first slot with this tag, whose key may still be another. For looking ahead: it touches
+    /// the bucket and nothing else.
+    #[inline]
+    pub fn peek(&self, tag: u32) -> Option<u32> {
+        self.find(tag, |_| true)
+    }
+
+    /// The slot with this tag for which `is_key` holds.
+    #[inline]
+    pub fn find(&self, tag: u32, mut is_key: impl FnMut(u32) -> bool) -> Option<u32> {
+        let mut index = tag;
+        // Ends at an empty bucket: at least a third of them are.
+        loop {
+            let bucket = self.at(index);
+            if bucket.is_empty() {
+                return None;
+            }
+            if bucket.tag() == tag && is_key(bucket.slot()) {
+                return Some(bucket.slot());
+            }
+            index = index.wrapping_add(1);
+        }
+    }
+
+    /// Adds a slot. The caller has made sure that its key is not there yet; `false`, and nothing
+    /// done, when the table is full.
+    #[inline]
+    #[must_use]
+    pub fn insert(&mut self, tag: u32, slot: u32) -> bool {
+        if self.len >= self.max {
+            return false;
+        }
+        let mut index = tag;
+        while !self.at(index).is_empty() {
+            index = index.wrapping_add(1);
+        }
+        self.buckets[(index & self.mask) as usize] = Bucket::new(tag, slot);
+        self.len += 1;
+        true
+    }
+
+    /// Takes a slot out; `false` when it is not there.
+    pub fn remove(&mut self, tag: u32, slot: u32) -> bool {
+        let gone = Bucket::new(tag, slot);
+        let mut hole = tag;
+        loop {
+            let bucket = self.at(hole);
+            if bucket == gone {
+                break;
+            }
+            if bucket.is_empty() {
+                return false;
+            }
+            hole = hole.wrapping_add(1);
+        }
+        // Knuth's algorithm R: whatever may not be passed over on the way from its home moves into
+        // the hole, which moves on.
+        let mut next = hole;
+        loop {
+            next = next.wrapping_add(1);
+            let bucket = self.at(next);
+            if bucket.is_empty() {
+                break;
+            }
+            let from_home = next.wrapping_sub(bucket.tag()) & self.mask;
+            let from_hole = next.wrapping_sub(hole) & self.mask;
+            if from_home >= from_hole {
+                self.buckets[(hole & self.mask) as usize] = bucket;
+                hole = next;
+            }
+        }
+        self.buckets[(hole & self.mask) as usize] = Bucket::EMPTY;
+        self.len -= 1;
+        true
+    }
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Table")
+            .field("len", &self.len)
+            .field("buckets", &self.buckets.len())
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_full_table_refuses_and_still_finds() {
+        let mut table = Table::new(3);
+        for slot in 0..3 {
+            assert!(table.insert(7, slot));
+        }
+        assert!(!table.insert(7, 3));
+        assert_eq!(table.find(7, |slot| slot == 2), Some(2));
+        assert_eq!(table.find(7, |slot| slot == 3), None);
+    }
+
+    #[test]
+    fn clusters_wrap_around_the_end() {
+        let mut table = Table::new(4);
+        for slot in 0..4 {
+            assert!(table.insert(u32::MAX, slot));
+        }
+        assert!(table.remove(u32::MAX, 0));
+        for slot in 1..4 {
+            assert_eq!(table.find(u32::MAX, |s| s == slot), Some(slot));
+        }
+    }
+
+    proptest! {
+        /// Few tags, so that clusters collide, overlap and wrap.
+        #[test]
+        fn behaves_like_a_map(ops in prop::collection::vec((any::<bool>(), 0..24u32, any::<u8>()), 0..400)) {
+            let mut table = Table::new(20);
+            let mut oracle: BTreeMap<u32, u32> = BTreeMap::new();
+            for (add, slot, tag) in ops {
+                let tag = u32::from(tag) * 0x0101_0101;
+                if add {
+                    if !oracle.contains_key(&slot) {
+                        let fits = oracle.len() < 20;
+                        prop_assert_eq!(table.insert(tag, slot), fits);
+                        if fits {
+                            oracle.insert(slot, tag);
+                        }
+                    }
+                } else if let Some(tag) = oracle.remove(&slot) {
+                    prop_assert!(table.remove(tag, slot));
+                } else {
+                    prop_assert!(!table.remove(tag, slot));
+                }
+                prop_assert_eq!(table.len(), oracle.len());
+                for (&slot, &tag) in &oracle {
+                    prop_assert_eq!(table.find(tag, |s| s == slot), Some(slot));
+                    prop_assert!(table.peek(tag).is_some());
+                }
+            }
+        }
+    }
+}
