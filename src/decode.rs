@@ -99,6 +99,8 @@ pub struct TcpHeader {
     pub flags: TcpFlags,
     /// Window field, not scaled.
     pub window: u16,
+    /// Length of the header with its options, 20 to 60 bytes.
+    pub header_len: u8,
     /// Window scale option, read on SYN segments only (RFC 7323 section 2).
     pub window_scale: Option<u8>,
 }

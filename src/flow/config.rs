@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::tcp::TcpState;
-use crate::net::{IpProto, L4};
+use crate::net::L4;
 
 /// How long a flow may be silent before it ends, by protocol and TCP state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -112,9 +112,9 @@ impl TrackerConfig {
         }
     }
 
-    /// The idle timeout of a flow of `proto` whose TCP connection, if it is one, is in `state`.
-    pub fn idle_timeout(&self, proto: IpProto, state: TcpState) -> Duration {
-        match proto.l4() {
+    /// The idle timeout of a flow whose TCP connection, if it is one, is in `state`.
+    pub fn idle_timeout(&self, l4: L4, state: TcpState) -> Duration {
+        match l4 {
             L4::Tcp => match state {
                 TcpState::SynSent | TcpState::SynReceived => self.idle.tcp_embryonic,
                 TcpState::Established => self.idle.tcp_established,

@@ -3,19 +3,23 @@
 //! A tracker has one of its own. With software steering the reader has the only one, and sends
 //! packets to trackers on other cores.
 
-use foldhash::fast::RandomState;
+use std::hash::BuildHasher;
+
+use foldhash::fast::SeedableRandomState;
 
 use super::extract::FlowExtractor;
-use super::packet::Packet;
-use crate::decode::Layers;
+use super::fragments::{FragmentTable, Held, Placed};
+use super::packet::{Packet, Role};
+use crate::decode::{Layers, Payload, Transport, decode, decode_quoted};
 use crate::frame::Frame;
+use crate::net::IpProto;
 use crate::time::Timestamp;
 
 /// Turns frames into packets with keys.
-#[derive(Debug)]
 pub struct Ingest<E: FlowExtractor> {
     extractor: E,
-    hasher: RandomState,
+    hasher: SeedableRandomState,
+    fragments: FragmentTable,
     counters: IngestCounters,
 }
 
@@ -42,37 +46,240 @@ pub struct IngestCounters {
 }
 
 impl<E: FlowExtractor> Ingest<E> {
-    /// `max_datagrams` and `fragment_timeout_ns` bound the fragment table.
+    /// `max_datagrams` and `fragment_timeout_ns` bound the fragment table. Keys are hashed with
+    /// a seed of this process, so that nobody can aim at a bucket.
     pub fn new(extractor: E, max_datagrams: usize, fragment_timeout_ns: u64) -> Self {
-        let _ = (max_datagrams, fragment_timeout_ns);
-        Self { extractor, hasher: RandomState::default(), counters: IngestCounters::default() }
+        Self {
+            extractor,
+            hasher: SeedableRandomState::random(),
+            fragments: FragmentTable::new(max_datagrams, fragment_timeout_ns),
+            counters: IngestCounters::default(),
+        }
+    }
+
+    /// The same with a fixed seed: for measurements that must repeat. Never on untrusted traffic.
+    #[must_use]
+    pub fn with_fixed_seed(mut self) -> Self {
+        self.hasher = SeedableRandomState::fixed();
+        self
     }
 
     /// Appends the packets of `frames` to `packets`; [`Packet::frame`] counts from 0 in `frames`.
     pub fn batch(&mut self, frames: &[Frame<'_>], packets: &mut Vec<Packet<E::Key>>) {
-        let _ = (frames, packets, &self.extractor, &self.hasher);
-        todo!()
+        for (index, frame) in frames.iter().enumerate() {
+            let layers = decode(frame);
+            let plain = match (&layers.ip, &layers.transport) {
+                (Some(ip), Transport::Icmp(icmp)) => {
+                    ip.fragment.is_none() && icmp.quoted_at.is_none()
+                }
+                (Some(ip), _) => ip.fragment.is_none(),
+                _ => true,
+            };
+            if plain {
+                self.one(frame, index, &layers, packets);
+            } else {
+                self.odd(frame, index, layers, packets);
+            }
+        }
+        self.counters.frames += frames.len() as u64;
+        self.counters.held = self.fragments.held();
+    }
+
+    #[inline]
+    fn one(
+        &mut self,
+        frame: &Frame<'_>,
+        index: usize,
+        layers: &Layers,
+        packets: &mut Vec<Packet<E::Key>>,
+    ) {
+        let Some(extracted) = self.extractor.extract(layers) else {
+            self.unmatched(frame, layers);
+            return;
+        };
+        self.counters.packets += 1;
+        let tcp = match layers.transport {
+            Transport::Tcp(tcp) => Some(tcp),
+            _ => None,
+        };
+        packets.push(Packet {
+            key: extracted.key,
+            hash: self.hasher.hash_one(extracted.key),
+            ts: frame.ts,
+            wire_bytes: u64::from(frame.wire_len),
+            frames: 1,
+            end: extracted.end,
+            role: Role::Packet,
+            proto: layers.ip.map_or(IpProto(0), |ip| ip.proto),
+            vlan: vlan(layers),
+            tcp,
+            payload: layers.payload,
+            frame: index as u32,
+        });
+    }
+
+    #[cold]
+    fn unmatched(&mut self, frame: &Frame<'_>, layers: &Layers) {
+        self.counters.unmatched += 1;
+        self.counters.unmatched_bytes += u64::from(frame.wire_len);
+        if let Some(fault) = layers.fault {
+            self.counters.faults[fault as usize] += 1;
+        }
+    }
+
+    /// Fragments, and ICMP errors with the packet that they quote.
+    #[cold]
+    fn odd(
+        &mut self,
+        frame: &Frame<'_>,
+        index: usize,
+        mut layers: Layers,
+        packets: &mut Vec<Packet<E::Key>>,
+    ) {
+        let Self { extractor, hasher, fragments, counters } = self;
+        let mut room = |held| give_up(extractor, hasher, counters, held, packets);
+        match fragments.place(&layers, frame.ts, frame.wire_len, &mut room) {
+            None => self.one(frame, index, &layers, packets),
+            Some(Placed::Waits) => return,
+            Some(Placed::Known(transport, waited)) => {
+                layers.transport = transport;
+                self.one(frame, index, &layers, packets);
+                if let Some(mut held) = waited {
+                    // Their bytes are gone, so they are no TCP segments, but they have its ports.
+                    held.layers.transport = match transport {
+                        Transport::Tcp(tcp) => Transport::Ports { src: tcp.src, dst: tcp.dst },
+                        Transport::Icmp(mut icmp) => {
+                            icmp.quoted_at = None;
+                            Transport::Icmp(icmp)
+                        }
+                        ports => ports,
+                    };
+                    let Self { extractor, hasher, counters, .. } = self;
+                    push_held(extractor, hasher, counters, &held, Role::Packet, packets);
+                }
+            }
+        }
+        if let Transport::Icmp(icmp) = layers.transport
+            && let Some(at) = icmp.quoted_at
+        {
+            self.quote(frame, &layers, at, packets);
+        }
+    }
+
+    /// A note to the flow that an ICMP error quotes.
+    fn quote(
+        &mut self,
+        frame: &Frame<'_>,
+        outer: &Layers,
+        at: u32,
+        packets: &mut Vec<Packet<E::Key>>,
+    ) {
+        let quoted = Layers {
+            macs: outer.macs,
+            vlans: outer.vlans,
+            interface: outer.interface,
+            ..decode_quoted(frame, at)
+        };
+        self.counters.icmp_quotes += 1;
+        let Some(extracted) = self.extractor.extract(&quoted) else { return };
+        packets.push(Packet {
+            key: extracted.key,
+            hash: self.hasher.hash_one(extracted.key),
+            ts: frame.ts,
+            wire_bytes: 0,
+            frames: 0,
+            end: extracted.end,
+            role: Role::IcmpQuote,
+            proto: quoted.ip.map_or(IpProto(0), |ip| ip.proto),
+            vlan: 0,
+            tcp: None,
+            payload: Payload::default(),
+            frame: 0,
+        });
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) next has work.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.fragments.next_due()
     }
 
     /// Gives up on datagrams whose time is over, and appends the fragments that waited.
     pub fn handle_timeout(&mut self, now: Timestamp, packets: &mut Vec<Packet<E::Key>>) {
-        let _ = (now, packets);
-        todo!()
+        let Self { extractor, hasher, fragments, counters } = self;
+        fragments.expire(now, &mut |held| give_up(extractor, hasher, counters, held, packets));
+        counters.held = fragments.held();
     }
 
     /// Gives up on all datagrams.
     pub fn drain(&mut self, packets: &mut Vec<Packet<E::Key>>) {
-        let _ = packets;
-        todo!()
+        let Self { extractor, hasher, fragments, counters } = self;
+        fragments.drain(&mut |held| give_up(extractor, hasher, counters, held, packets));
+        counters.held = fragments.held();
+    }
+
+    /// The hash that packets with this key carry.
+    pub fn hash(&self, key: &E::Key) -> u64 {
+        self.hasher.hash_one(key)
     }
 
     /// Where the frames went.
     pub fn counters(&self) -> &IngestCounters {
         &self.counters
     }
+}
 
-    /// The layers of a frame, for callers that want more than a key.
-    pub fn layers(&self, frame: &Frame<'_>) -> Layers {
-        crate::decode::decode(frame)
+#[inline]
+fn vlan(layers: &Layers) -> u16 {
+    if layers.vlans.depth == 0 { 0 } else { layers.vlans.ids[0] + 1 }
+}
+
+/// Fragments whose first one never came: their flow is the one with ports 0.
+fn give_up<E: FlowExtractor>(
+    extractor: &E,
+    hasher: &SeedableRandomState,
+    counters: &mut IngestCounters,
+    held: Held,
+    packets: &mut Vec<Packet<E::Key>>,
+) {
+    counters.fragments_unattributed += u64::from(held.frames);
+    push_held(extractor, hasher, counters, &held, Role::Unattributed, packets);
+}
+
+fn push_held<E: FlowExtractor>(
+    extractor: &E,
+    hasher: &SeedableRandomState,
+    counters: &mut IngestCounters,
+    held: &Held,
+    role: Role,
+    packets: &mut Vec<Packet<E::Key>>,
+) {
+    let Some(extracted) = extractor.extract(&held.layers) else {
+        counters.unmatched += u64::from(held.frames);
+        counters.unmatched_bytes += held.wire_bytes;
+        return;
+    };
+    counters.packets += u64::from(held.frames);
+    packets.push(Packet {
+        key: extracted.key,
+        hash: hasher.hash_one(extracted.key),
+        ts: held.times.0,
+        wire_bytes: held.wire_bytes,
+        frames: held.frames,
+        end: extracted.end,
+        role,
+        proto: held.layers.ip.map_or(IpProto(0), |ip| ip.proto),
+        vlan: vlan(&held.layers),
+        tcp: None,
+        payload: Payload::default(),
+        frame: u32::MAX,
+    });
+}
+
+impl<E: FlowExtractor> std::fmt::Debug for Ingest<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ingest")
+            .field("counters", &self.counters)
+            .field("fragments", &self.fragments)
+            .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,12 @@
 //! The state of a TCP connection seen from outside (RFC 9293 section 3.3.2).
+//!
+//! [`TcpState`] and its one table say where a connection stands. [`Track`] is what an observer must
+//! remember to tell which [`Signal`] a segment is; it belongs to the hot entry of the flow table.
+//! Sequence numbers are compared modulo 2^32 (RFC 9293 section 3.4).
+
+use super::history::Mark;
+use crate::decode::TcpHeader;
+use crate::net::{End, L4, TcpFlags};
 
 /// Where a connection stands, as an observer of both directions can tell.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -23,4 +31,607 @@ pub enum TcpState {
     TimeWait,
     /// Reset.
     Closed,
+}
+
+/// What moves a connection on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// A SYN from the other side too, with or without ACK.
+    Answered,
+    /// Both SYNs are acknowledged.
+    Established,
+    /// The first FIN.
+    Fin,
+    /// The other side's FIN.
+    PeerFin,
+    /// One of the FINs is acknowledged.
+    FinAcked,
+    /// A RST that is believed.
+    Rst,
+}
+
+impl TcpState {
+    /// Every state, in the order of their numbers.
+    pub const ALL: [Self; 9] = [
+        Self::SynSent,
+        Self::SynReceived,
+        Self::Established,
+        Self::FinWait1,
+        Self::FinWait2,
+        Self::Closing,
+        Self::LastAck,
+        Self::TimeWait,
+        Self::Closed,
+    ];
+
+    /// The table of transitions (RFC 9293 figure 5, both ends at once).
+    #[must_use]
+    pub const fn next(self, signal: Signal) -> Self {
+        use Signal as On;
+        use TcpState::{
+            Closed, Closing, Established, FinWait1, FinWait2, LastAck, SynReceived, SynSent,
+            TimeWait,
+        };
+        match (self, signal) {
+            (SynSent, On::Answered) => SynReceived,
+            (SynSent | SynReceived, On::Established) => Established,
+            (SynSent | SynReceived | Established, On::Fin) => FinWait1,
+            (FinWait1, On::FinAcked) => FinWait2,
+            (FinWait1, On::PeerFin) => Closing,
+            (FinWait2, On::PeerFin) => LastAck,
+            (Closing, On::FinAcked) => LastAck,
+            (LastAck, On::FinAcked) => TimeWait,
+            // Both sides had closed: a late RST does not unmake that.
+            (Closing | LastAck | TimeWait, On::Rst) => TimeWait,
+            (_, On::Rst) => Closed,
+            (state, _) => state,
+        }
+    }
+
+    /// Both sides sent FIN.
+    pub const fn is_finished(self) -> bool {
+        matches!(self, Self::Closing | Self::LastAck | Self::TimeWait)
+    }
+
+    /// Finished or reset: a SYN from here on is a new connection.
+    pub const fn is_over(self) -> bool {
+        self.is_finished() || matches!(self, Self::Closed)
+    }
+
+    /// The handshake is not complete.
+    pub const fn is_embryonic(self) -> bool {
+        matches!(self, Self::SynSent | Self::SynReceived)
+    }
+}
+
+/// A window scale nobody told: the largest, so that no true RST is disbelieved (RFC 7323 section 2.3).
+const SCALE_UNKNOWN: u8 = 14;
+/// How far before the first segment seen a late SYN of the same connection may be.
+const LATE_SYN_REACH: u32 = 1 << 16;
+
+/// Bits of [`Track::bits`]; the pairs are indexed by [`End`].
+mod bit {
+    pub const INITIATOR_B: u16 = 1;
+    pub const MIDSTREAM: u16 = 1 << 1;
+    pub const SYN_ACKED: u16 = 1 << 2;
+    pub const FIN_SEEN: u16 = 1 << 4;
+    pub const FIN_ACKED: u16 = 1 << 6;
+    pub const SEQ_KNOWN: u16 = 1 << 8;
+    pub const ACK_KNOWN: u16 = 1 << 10;
+    pub const ISN_KNOWN: u16 = 1 << 12;
+    /// The flow has an entry in the side table of rare things.
+    pub const HAS_EXTRA: u16 = 1 << 14;
+    /// The handshake was seen to complete.
+    pub const ESTABLISHED: u16 = 1 << 15;
+}
+
+/// What an observer remembers of a connection for every packet: 32 bytes, indexed by [`End`].
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Track {
+    /// The sequence number after the last one sent.
+    seq_end: [u32; 2],
+    /// The last acknowledgement sent.
+    ack: [u32; 2],
+    /// The last window advertised, not scaled.
+    window: [u16; 2],
+    /// Marks already in the history.
+    seen: [u16; 2],
+    bits: u16,
+    flags: [TcpFlags; 2],
+    /// Window scales, four bits an end.
+    scales: u8,
+    state: TcpState,
+    l4: L4,
+}
+
+/// What is remembered for odd moments only: 40 bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TrackCold {
+    /// Initial sequence numbers.
+    isn: [u32; 2],
+    /// Where bytes are missing: from the lowest to the highest that may be.
+    hole: [(u32, u32); 2],
+    /// Segments whose bytes had all been seen before.
+    pub retransmitted: [u32; 2],
+    /// Segments that came after later ones and brought new bytes.
+    pub out_of_order: [u32; 2],
+}
+
+/// What a segment turned out to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// Part of the connection.
+    Ordinary,
+    /// Part of it, and the handshake is complete now.
+    Completed,
+    /// A RST outside the window: counted, not believed.
+    StrayRst,
+    /// The first segment of another connection on the same tuple. Nothing was changed.
+    NewConnection,
+}
+
+/// `a` is before `b`.
+#[inline]
+const fn before(a: u32, b: u32) -> bool {
+    (a.wrapping_sub(b) as i32) < 0
+}
+
+impl Track {
+    /// Of a flow without TCP headers: only says who was seen first.
+    pub const fn untracked(first: End, l4: L4) -> Self {
+        Self {
+            seq_end: [0; 2],
+            ack: [0; 2],
+            window: [0; 2],
+            seen: [0; 2],
+            bits: if matches!(first, End::B) { bit::INITIATOR_B } else { 0 },
+            flags: [TcpFlags(0); 2],
+            scales: SCALE_UNKNOWN << 4 | SCALE_UNKNOWN,
+            state: TcpState::SynSent,
+            l4,
+        }
+    }
+
+    /// Which idle timeouts apply. TCP only once a TCP header was seen: later fragments have none.
+    #[inline]
+    pub fn l4(&self) -> L4 {
+        self.l4
+    }
+
+    #[inline]
+    fn is(&self, bit: u16, end: End) -> bool {
+        self.bits & bit << end as u16 != 0
+    }
+
+    #[inline]
+    fn set(&mut self, bit: u16, end: End) {
+        self.bits |= bit << end as u16;
+    }
+
+    /// Who opened.
+    #[inline]
+    pub fn initiator(&self) -> End {
+        if self.bits & bit::INITIATOR_B != 0 { End::B } else { End::A }
+    }
+
+    /// Where the connection stands.
+    #[inline]
+    pub fn state(&self) -> TcpState {
+        self.state
+    }
+
+    /// Whether it was picked up after its handshake.
+    pub fn is_midstream(&self) -> bool {
+        self.bits & bit::MIDSTREAM != 0
+    }
+
+    /// Union of the flags an end sent.
+    pub fn flags(&self, end: End) -> TcpFlags {
+        self.flags[end as usize]
+    }
+
+    /// Whether the flow has an entry in the tracker's side table.
+    #[inline]
+    pub fn has_extra(&self) -> bool {
+        self.bits & bit::HAS_EXTRA != 0
+    }
+
+    /// Remembers that it has.
+    pub fn set_has_extra(&mut self) {
+        self.bits |= bit::HAS_EXTRA;
+    }
+
+    /// The segment that everything is made for: in order, nothing but ACK and PSH, the connection
+    /// established, nothing new in it. `false`: use [`observe`](Self::observe), nothing was changed.
+    #[inline]
+    pub fn observe_common(&mut self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
+        let at = end as usize;
+        let mark = if payload == 0 { Mark::Ack } else { Mark::Data };
+        let common = self.state == TcpState::Established
+            && tcp.flags.0 & !TcpFlags::PSH.0 == TcpFlags::ACK.0
+            && tcp.seq == self.seq_end[at]
+            && self.is(bit::SEQ_KNOWN, end)
+            && self.is(bit::ACK_KNOWN, end)
+            && tcp.window != 0
+            && self.seen[at] & mark.bit() != 0;
+        if common {
+            self.seq_end[at] = tcp.seq.wrapping_add(payload);
+            if before(self.ack[at], tcp.ack) {
+                self.ack[at] = tcp.ack;
+            }
+            self.window[at] = tcp.window;
+            self.flags[at] = self.flags[at].union(tcp.flags);
+        }
+        common
+    }
+
+    /// The first segment of a connection, by `end`.
+    pub fn open(&mut self, cold: &mut TrackCold, end: End, tcp: &TcpHeader, payload: u32) -> Marks {
+        *cold = TrackCold::default();
+        let extra = self.bits & bit::HAS_EXTRA;
+        *self = Self::untracked(end, L4::Tcp);
+        self.bits |= extra;
+        let flags = tcp.flags;
+        if flags.has(TcpFlags::RST) {
+            self.state = TcpState::Closed;
+            self.bits |= bit::MIDSTREAM;
+        } else if flags.has(TcpFlags::SYN) {
+            if flags.has(TcpFlags::ACK) {
+                // The SYN is missing or still to come: whoever answers did not open.
+                self.bits ^= bit::INITIATOR_B;
+                self.state = TcpState::SynReceived;
+                self.set(bit::SYN_ACKED, end.other());
+            }
+        } else {
+            self.state = TcpState::Established;
+            self.bits |= bit::MIDSTREAM;
+        }
+        let mut marks = Marks::default();
+        self.take(cold, end, tcp, payload, &mut marks);
+        marks
+    }
+
+    /// Any later segment.
+    pub fn observe(
+        &mut self,
+        cold: &mut TrackCold,
+        end: End,
+        tcp: &TcpHeader,
+        payload: u32,
+    ) -> (Seen, Marks) {
+        let flags = tcp.flags;
+        let mut marks = Marks::default();
+        if flags.has(TcpFlags::RST) {
+            if !self.believes_rst(end, tcp) {
+                return (Seen::StrayRst, marks);
+            }
+        } else if flags.has(TcpFlags::SYN) {
+            if self.is_new_connection(cold, end, tcp) {
+                return (Seen::NewConnection, marks);
+            }
+            let answers = flags.has(TcpFlags::ACK) && !self.is(bit::ISN_KNOWN, end);
+            if answers
+                && self.state == TcpState::SynSent
+                && self.is(bit::ISN_KNOWN, end.other())
+                && !self.acks_syn(cold, end, tcp)
+            {
+                // Answers something that was not asked (RFC 9293 section 3.10.7.3): only counted.
+                self.flags[end as usize] = self.flags[end as usize].union(flags);
+                return (Seen::Ordinary, marks);
+            }
+            self.take_syn(cold, end, tcp, &mut marks);
+        }
+        let told = self.bits & bit::ESTABLISHED;
+        self.take(cold, end, tcp, payload, &mut marks);
+        let completed = self.bits & bit::ESTABLISHED != told;
+        (if completed { Seen::Completed } else { Seen::Ordinary }, marks)
+    }
+
+    /// Whether a SYN, with or without ACK, opens another connection than this one.
+    fn is_new_connection(&self, cold: &TrackCold, end: End, tcp: &TcpHeader) -> bool {
+        let at = end as usize;
+        if self.is(bit::ISN_KNOWN, end) {
+            return cold.isn[at] != tcp.seq;
+        }
+        // The first SYN from this side.
+        let answers = tcp.flags.has(TcpFlags::ACK);
+        match self.state {
+            // The answer, or a SYN that crosses the other's: simultaneous open (RFC 9293 figure 7).
+            TcpState::SynSent => false,
+            // The answer to a SYN that somebody has reset already.
+            _ if answers && self.is(bit::ISN_KNOWN, end.other()) => !self.acks_syn(cold, end, tcp),
+            // The SYN whose answer was seen before it.
+            TcpState::SynReceived => {
+                self.is(bit::ACK_KNOWN, end.other())
+                    && tcp.seq.wrapping_add(1) != self.ack[end.other() as usize]
+            }
+            // Picked up in mid-stream because the SYN was overtaken, or a new one.
+            _ if !self.state.is_over() && self.is(bit::SEQ_KNOWN, end) => {
+                let reach = self.seq_end[at].wrapping_sub(tcp.seq.wrapping_add(1));
+                reach > LATE_SYN_REACH
+            }
+            _ if !self.state.is_over() => {
+                self.is(bit::ACK_KNOWN, end.other())
+                    && self.ack[end.other() as usize].wrapping_sub(tcp.seq) > LATE_SYN_REACH
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a segment from `end` acknowledges the other side's SYN and no more than it sent.
+    fn acks_syn(&self, cold: &TrackCold, end: End, tcp: &TcpHeader) -> bool {
+        let other = end.other() as usize;
+        let acked = tcp.ack.wrapping_sub(cold.isn[other]);
+        acked >= 1 && acked <= self.seq_end[other].wrapping_sub(cold.isn[other])
+    }
+
+    fn take_syn(&mut self, cold: &TrackCold, end: End, tcp: &TcpHeader, marks: &mut Marks) {
+        if self.is(bit::ISN_KNOWN, end) {
+            return;
+        }
+        let answers = tcp.flags.has(TcpFlags::ACK);
+        // Who opened shows only now: a SYN after other packets, or an answer to one never seen.
+        let opener = if answers { end.other() } else { end };
+        let both = self.is(bit::ISN_KNOWN, end.other());
+        if !both && opener != self.initiator() {
+            self.bits ^= bit::INITIATOR_B;
+            marks.push(Mark::Flipped);
+        }
+        if self.state == TcpState::SynSent {
+            self.state = self.state.next(Signal::Answered);
+        }
+        if answers && (!both || self.acks_syn(cold, end, tcp)) {
+            self.set(bit::SYN_ACKED, end.other());
+        }
+        self.bits &= !bit::MIDSTREAM;
+    }
+
+    /// What every segment of the connection does: state, sequence space, windows, marks.
+    fn take(
+        &mut self,
+        cold: &mut TrackCold,
+        end: End,
+        tcp: &TcpHeader,
+        payload: u32,
+        marks: &mut Marks,
+    ) {
+        let at = end as usize;
+        let flags = tcp.flags;
+        let syn = flags.has(TcpFlags::SYN);
+        let fin = flags.has(TcpFlags::FIN);
+        let rst = flags.has(TcpFlags::RST);
+
+        if syn && !rst {
+            let again = self.is(bit::ISN_KNOWN, end);
+            if again {
+                cold.retransmitted[at] = cold.retransmitted[at].saturating_add(1);
+            } else {
+                cold.isn[at] = tcp.seq;
+                self.set(bit::ISN_KNOWN, end);
+                self.scale(end, tcp);
+            }
+        }
+        if flags.has(TcpFlags::ACK) && !rst {
+            self.take_ack(cold, end, tcp);
+        }
+        if rst {
+            self.state = self.state.next(Signal::Rst);
+        } else {
+            let retransmission = self.take_seq(cold, end, tcp, payload);
+            if retransmission {
+                marks.push(Mark::Retransmission);
+            }
+            if fin && !self.is(bit::FIN_SEEN, end) {
+                let first = !self.is(bit::FIN_SEEN, end.other());
+                self.set(bit::FIN_SEEN, end);
+                self.state = self.state.next(if first { Signal::Fin } else { Signal::PeerFin });
+            }
+            self.window[at] = tcp.window;
+        }
+        self.flags[at] = self.flags[at].union(flags);
+
+        if syn && (fin || rst) {
+            marks.push(Mark::MultiFlag);
+        } else if syn {
+            marks.push(if flags.has(TcpFlags::ACK) { Mark::SynAck } else { Mark::Syn });
+        } else if fin && rst {
+            marks.push(Mark::Inconsistent);
+        }
+        if payload > 0 && !rst {
+            marks.push(Mark::Data);
+        } else if !syn && !fin && !rst && flags.has(TcpFlags::ACK) {
+            marks.push(Mark::Ack);
+        }
+        if fin {
+            marks.push(Mark::Fin);
+        }
+        if rst {
+            marks.push(Mark::Rst);
+        } else if tcp.window == 0 && !syn {
+            marks.push(Mark::ZeroWindow);
+        }
+        marks.keep_new(&mut self.seen[at]);
+    }
+
+    fn take_ack(&mut self, cold: &TrackCold, end: End, tcp: &TcpHeader) {
+        let (at, other) = (end as usize, end.other());
+        let syn = tcp.flags.has(TcpFlags::SYN);
+        if !self.is(bit::ACK_KNOWN, end) || before(self.ack[at], tcp.ack) {
+            self.ack[at] = tcp.ack;
+            self.set(bit::ACK_KNOWN, end);
+        }
+        if self.state.is_embryonic() {
+            let covers = !self.is(bit::ISN_KNOWN, other) || self.acks_syn(cold, end, tcp);
+            if covers {
+                self.set(bit::SYN_ACKED, other);
+            }
+            // The responder sends nothing but SYNs before it is established; and an initiator that
+            // goes on after its SYN got an answer, seen or not.
+            let goes_on = !syn && (covers || end != self.initiator());
+            let both = self.is(bit::SYN_ACKED, End::A) && self.is(bit::SYN_ACKED, End::B);
+            let challenge = self.state == TcpState::SynSent && end != self.initiator();
+            if (both || goes_on) && !challenge {
+                self.state = self.state.next(Signal::Established);
+                self.bits |= bit::ESTABLISHED;
+            }
+        }
+        if self.is(bit::FIN_SEEN, other)
+            && !self.is(bit::FIN_ACKED, other)
+            && !before(tcp.ack, self.seq_end[other as usize])
+        {
+            self.set(bit::FIN_ACKED, other);
+            self.state = self.state.next(Signal::FinAcked);
+        }
+    }
+
+    /// Places a segment in its side's sequence space; `true` for a retransmission.
+    fn take_seq(&mut self, cold: &mut TrackCold, end: End, tcp: &TcpHeader, payload: u32) -> bool {
+        let at = end as usize;
+        let control =
+            u32::from(tcp.flags.has(TcpFlags::SYN)) + u32::from(tcp.flags.has(TcpFlags::FIN));
+        let (seq, next) = (tcp.seq, tcp.seq.wrapping_add(payload).wrapping_add(control));
+        if !self.is(bit::SEQ_KNOWN, end) {
+            self.set(bit::SEQ_KNOWN, end);
+            self.seq_end[at] = next;
+            return false;
+        }
+        let expected = self.seq_end[at];
+        let hole = &mut cold.hole[at];
+        if seq == expected {
+            self.seq_end[at] = next;
+            return false;
+        }
+        if before(expected, seq) {
+            // Bytes are missing before it. A second hole makes the first one longer: what lies
+            // between is then taken for new when it comes again, which is the smaller error.
+            *hole = if hole.0 == hole.1 { (expected, seq) } else { (hole.0, seq) };
+            self.seq_end[at] = next;
+            return false;
+        }
+        let fin = tcp.flags.has(TcpFlags::FIN);
+        if !fin && (payload == 0 || (payload == 1 && next == expected)) {
+            // Nothing in it, or a keep-alive (RFC 9293 section 3.8.4).
+            return false;
+        }
+        if before(hole.0, next) && before(seq, hole.1) && hole.0 != hole.1 {
+            cold.out_of_order[at] = cold.out_of_order[at].saturating_add(1);
+            *hole = if !before(hole.0, seq) { (next, hole.1) } else { (hole.0, seq) };
+            if !before(hole.0, hole.1) {
+                *hole = (0, 0);
+            }
+            return false;
+        }
+        if before(expected, next) {
+            self.seq_end[at] = next;
+            return false;
+        }
+        cold.retransmitted[at] = cold.retransmitted[at].saturating_add(1);
+        true
+    }
+
+    /// Scaling holds only when both SYNs offer it (RFC 7323 section 2.2).
+    fn scale(&mut self, end: End, tcp: &TcpHeader) {
+        let shift = end as u32 * 4;
+        match tcp.window_scale {
+            Some(scale) => {
+                self.scales = self.scales & !(15 << shift) | scale.min(SCALE_UNKNOWN) << shift;
+            }
+            None => self.scales = 0,
+        }
+    }
+
+    /// RFC 9293 section 3.5.3, RFC 5961 section 3: a RST counts when its sequence number is in the
+    /// receiver's window, or, while the receiver has only sent SYN, when it acknowledges that.
+    fn believes_rst(&self, end: End, tcp: &TcpHeader) -> bool {
+        let (at, other) = (end as usize, end.other());
+        let peer = other as usize;
+        if self.state.is_over() {
+            return true;
+        }
+        if tcp.flags.has(TcpFlags::ACK)
+            && self.state.is_embryonic()
+            && self.is(bit::SEQ_KNOWN, other)
+            && end != self.initiator()
+        {
+            return tcp.ack == self.seq_end[peer] || !self.is(bit::ISN_KNOWN, other);
+        }
+        // What the sender itself would put there; its peer's ACK may not have been seen yet.
+        if self.is(bit::SEQ_KNOWN, end) && tcp.seq == self.seq_end[at] {
+            return true;
+        }
+        if !self.is(bit::ACK_KNOWN, other) {
+            // Nothing known to judge by, but for a side that has sent nothing else: then its SYN.
+            return !self.is(bit::ISN_KNOWN, end) || tcp.seq.wrapping_add(1) == self.seq_end[at];
+        }
+        let scale = self.scales >> (other as u32 * 4) & 15;
+        let window = (u32::from(self.window[peer]) << scale).max(1);
+        tcp.seq.wrapping_sub(self.ack[peer]) < window
+    }
+
+    /// Whether only SYNs were seen, and from one side.
+    pub fn is_unanswered_syn(&self) -> bool {
+        self.state == TcpState::SynSent
+    }
+}
+
+/// Marks of one segment, in order; at most six.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Marks {
+    list: [Option<Mark>; 6],
+}
+
+impl Marks {
+    fn push(&mut self, mark: Mark) {
+        if let Some(slot) = self.list.iter_mut().find(|slot| slot.is_none()) {
+            *slot = Some(mark);
+        }
+    }
+
+    fn keep_new(&mut self, seen: &mut u16) {
+        for slot in &mut self.list {
+            if let Some(mark) = *slot {
+                if *seen & mark.bit() != 0 {
+                    *slot = None;
+                }
+                *seen |= mark.bit();
+            }
+        }
+    }
+
+    /// Those that were new to their side.
+    pub fn iter(&self) -> impl Iterator<Item = Mark> {
+        self.list.into_iter().flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_ends_in_time_wait_or_closed() {
+        for state in TcpState::ALL {
+            let after = state.next(Signal::Rst);
+            assert!(matches!(after, TcpState::Closed | TcpState::TimeWait), "{state:?}");
+            let closed = [Signal::Fin, Signal::PeerFin, Signal::FinAcked, Signal::FinAcked]
+                .into_iter()
+                .fold(state, TcpState::next);
+            assert!(closed.is_over(), "{state:?} → {closed:?}");
+        }
+    }
+
+    #[test]
+    fn sequence_numbers_compare_modulo_two_to_the_32() {
+        assert!(before(u32::MAX, 0));
+        assert!(before(0xffff_fff0, 0x10));
+        assert!(!before(0x10, 0xffff_fff0));
+        assert!(!before(5, 5));
+    }
+
+    #[test]
+    fn a_track_is_32_bytes() {
+        assert_eq!(size_of::<Track>(), 32);
+        assert_eq!(size_of::<TrackCold>(), 40);
+    }
 }
