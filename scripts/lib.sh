@@ -1,0 +1,75 @@
+# shellcheck shell=bash
+# What the scripts share. Sourced, not run. The one place that installs packages.
+
+# The root of the checkout.
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+# What building needs: a linker, libpcap to compile filters, and a C compiler for zstd and mimalloc.
+packages_build=(gcc libc6-dev make pkg-config libpcap-dev)
+
+say() { printf '%s\n' "$*"; }
+
+die() {
+    printf '%s: %s\n' "${0##*/}" "$*" >&2
+    exit 1
+}
+
+# as_root COMMAND…: runs it with the rights of root, or fails when there are none to be had.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        sudo -n "$@"
+    else
+        return 77
+    fi
+}
+
+# need PACKAGE…: installs the Debian packages that are missing, quietly.
+need() {
+    local missing=() package
+    command -v dpkg-query >/dev/null || {
+        # Not Debian: trust that what is needed is there; a build error will name what is not.
+        return 0
+    }
+    for package in "$@"; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+
+    local install="apt-get update && apt-get install -y --no-install-recommends ${missing[*]}"
+    as_root true || die "these packages are missing and installing them takes root; run this first:
+    sudo sh -c '$install'"
+    say "installing ${missing[*]}"
+    local log
+    log=$(mktemp)
+    if ! (install_quietly "${missing[@]}") >"$log" 2>&1 </dev/null; then
+        tail -n 20 "$log" >&2
+        die "could not install ${missing[*]}; the whole log is $log"
+    fi
+    rm -f "$log"
+}
+
+# A daemon that a test needs (prometheus, nginx) must not start as a service: policy-rc.d tells Debian's
+# maintainer scripts so, and goes away again. Runs in a subshell, for the trap.
+install_quietly() {
+    local policy=/usr/sbin/policy-rc.d
+    export DEBIAN_FRONTEND=noninteractive
+    if [ ! -e "$policy" ]; then
+        trap 'as_root rm -f /usr/sbin/policy-rc.d' EXIT
+        printf '#!/bin/sh\nexit 101\n' | as_root tee "$policy" >/dev/null
+        as_root chmod 755 "$policy"
+    fi
+    as_root apt-get -q update || return
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 "$@"
+}
+
+# need_rust: a toolchain is the one thing that these scripts do not install.
+need_rust() {
+    command -v cargo >/dev/null || PATH="$HOME/.cargo/bin:$PATH"
+    command -v cargo >/dev/null || die "cargo is missing: install a Rust toolchain, 1.88 or newer (Debian 12's own is too old)"
+    local have
+    have=$(cargo --version | sed 's/^cargo \([0-9]*\)\.\([0-9]*\).*/\1 \2/')
+    [ "${have% *}" -gt 1 ] || [ "${have#* }" -ge 88 ] || die "cargo 1.${have#* } is too old: 1.88 or newer is needed"
+}
