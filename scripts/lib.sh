@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what is set here is used where this is sourced
 # What the scripts share. Sourced, not run. The one place that installs packages.
 
 # The root of the checkout.
