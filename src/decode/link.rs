@@ -1,0 +1,263 @@
+//! Link headers, tags and labels → where the IP header starts.
+//!
+//! Contract: every walk is bounded by a constant; what is no IP is `None`, not a fault. Lengths that
+//! link layers carry (802.3, PPPoE) are not used: the IP header knows better and is always there.
+
+use etherparse::{EtherType, Ethernet2HeaderSlice, SingleVlanHeaderSlice, ether_type};
+
+use super::{Bytes, Fault, Layers, VlanStack};
+use crate::frame::LinkType;
+use crate::net::{IpVersion, MacAddr};
+
+/// VLAN tags (and a SNAP header among them) walked at most. Nobody stacks more than four.
+const TAGS_MAX: usize = 8;
+
+/// MPLS labels walked at most. RFC 8662 speaks of stacks of a dozen.
+const LABELS_MAX: usize = 16;
+
+/// Where an IP header is said to start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Network {
+    /// In the frame's bytes.
+    pub at: usize,
+    /// The version the layer below promised; `None` leaves it to the header's first nibble.
+    pub version: Option<IpVersion>,
+}
+
+impl Network {
+    const fn v4(at: usize) -> Self {
+        Self { at, version: Some(IpVersion::V4) }
+    }
+
+    const fn v6(at: usize) -> Self {
+        Self { at, version: Some(IpVersion::V6) }
+    }
+
+    const fn any(at: usize) -> Self {
+        Self { at, version: None }
+    }
+}
+
+type Walk = Result<Option<Network>, Fault>;
+
+/// Walks from the frame's first byte to its IP header; notes hardware addresses and tags.
+pub(super) fn walk(link: LinkType, bytes: Bytes<'_>, layers: &mut Layers) -> Walk {
+    let data = bytes.data;
+    let vlans = &mut layers.vlans;
+    match link {
+        LinkType::ETHERNET => {
+            let header =
+                Ethernet2HeaderSlice::from_slice(data).map_err(|_| Fault::LinkTruncated)?;
+            layers.macs = Some((MacAddr(header.source()), MacAddr(header.destination())));
+            by_ether_type(data, header.slice().len(), header.ether_type(), vlans)
+        }
+        LinkType::RAW | LinkType::RAW_BSD | LinkType::RAW_OPENBSD => Ok(Some(Network::any(0))),
+        LinkType::IPV4 => Ok(Some(Network::v4(0))),
+        LinkType::IPV6 => Ok(Some(Network::v6(0))),
+        LinkType::NULL | LinkType::LOOP => loopback(data, vlans),
+        LinkType::LINUX_SLL => cooked_v1(data, vlans),
+        LinkType::LINUX_SLL2 => cooked_v2(data, vlans),
+        LinkType::PPP | LinkType::PPP_HDLC => ppp_framed(data, vlans),
+        LinkType::C_HDLC => cisco_hdlc(data, vlans),
+        _ => Err(Fault::LinkUnsupported),
+    }
+}
+
+/// Tags that a field of an EtherType announces, then what they hold.
+fn by_ether_type(
+    data: &[u8],
+    mut at: usize,
+    mut ether_type: EtherType,
+    vlans: &mut VlanStack,
+) -> Walk {
+    for _ in 0..=TAGS_MAX {
+        match ether_type {
+            ether_type::IPV4 => return Ok(Some(Network::v4(at))),
+            ether_type::IPV6 => return Ok(Some(Network::v6(at))),
+            // IEEE 802.1Q, 802.1ad, and the number that stacked tags had before it.
+            ether_type::VLAN_TAGGED_FRAME
+            | ether_type::PROVIDER_BRIDGING
+            | ether_type::VLAN_DOUBLE_TAGGED_FRAME => {
+                let tag = SingleVlanHeaderSlice::from_slice(rest(data, at))
+                    .map_err(|_| Fault::LinkTruncated)?;
+                vlans.push(tag.vlan_identifier().value());
+                ether_type = tag.ether_type();
+                at += tag.slice().len();
+            }
+            MPLS_UNICAST | MPLS_MULTICAST => return mpls(data, at),
+            PPPOE_SESSION => return ppp(data, at + PPPOE_BYTES),
+            EtherType(length) if length <= IEEE_802_3_LENGTH_MAX => match llc(data, at)? {
+                Llc::Snap(inner) => {
+                    ether_type = inner;
+                    at += LLC_SNAP_BYTES;
+                }
+                Llc::Ip => return Ok(Some(Network::any(at + LLC_BYTES))),
+                Llc::Other => return Ok(None),
+            },
+            _ => return Ok(None),
+        }
+    }
+    Err(Fault::TooDeep)
+}
+
+/// RFC 5332.
+const MPLS_UNICAST: EtherType = EtherType(0x8847);
+const MPLS_MULTICAST: EtherType = EtherType(0x8848);
+/// RFC 2516 section 5: 0x8863 is discovery, which carries no IP.
+const PPPOE_SESSION: EtherType = EtherType(0x8864);
+/// Version, type, code, session identifier and length (RFC 2516 section 4).
+const PPPOE_BYTES: usize = 6;
+/// Above this an EtherType field is no length (IEEE 802.3 clause 3.2.6).
+const IEEE_802_3_LENGTH_MAX: u16 = 1500;
+
+/// What an IEEE 802.2 header announces.
+enum Llc {
+    Snap(EtherType),
+    Ip,
+    Other,
+}
+
+/// Two service access points and a control field.
+const LLC_BYTES: usize = 3;
+/// The same with an organisation and a type.
+const LLC_SNAP_BYTES: usize = 8;
+
+/// RFC 1042: SNAP with organisation zero holds an EtherType; so does that of IEEE 802.1H. Service
+/// access point 6 is IP without SNAP.
+fn llc(data: &[u8], at: usize) -> Result<Llc, Fault> {
+    let header = rest(data, at);
+    let llc = header.first_chunk::<LLC_BYTES>().ok_or(Fault::LinkTruncated)?;
+    match llc {
+        [0xaa, 0xaa, 0x03] => {}
+        [0x06, 0x06, 0x03] => return Ok(Llc::Ip),
+        _ => return Ok(Llc::Other),
+    }
+    let snap = header.first_chunk::<LLC_SNAP_BYTES>().ok_or(Fault::LinkTruncated)?;
+    match snap {
+        [_, _, _, 0, 0, 0 | 0xf8, high, low] => {
+            let ether_type = u16::from_be_bytes([*high, *low]);
+            // A length here would start the walk anew.
+            if ether_type <= IEEE_802_3_LENGTH_MAX {
+                return Ok(Llc::Other);
+            }
+            Ok(Llc::Snap(EtherType(ether_type)))
+        }
+        _ => Ok(Llc::Other),
+    }
+}
+
+/// A label stack (RFC 3032). Nothing says what is under it: IP tells itself by its first nibble,
+/// which pseudowire control words avoid on purpose (RFC 4385 section 3). Those are no IP.
+fn mpls(data: &[u8], mut at: usize) -> Walk {
+    const LABEL_BYTES: usize = 4;
+    const BOTTOM_OF_STACK: u8 = 1;
+    for _ in 0..LABELS_MAX {
+        let label = rest(data, at).first_chunk::<LABEL_BYTES>().ok_or(Fault::LinkTruncated)?;
+        at += LABEL_BYTES;
+        if label[2] & BOTTOM_OF_STACK != 0 {
+            let first = rest(data, at).first().ok_or(Fault::LinkTruncated)?;
+            return Ok(match first >> 4 {
+                4 => Some(Network::v4(at)),
+                6 => Some(Network::v6(at)),
+                _ => None,
+            });
+        }
+    }
+    Err(Fault::TooDeep)
+}
+
+/// A PPP protocol field, one byte when compressed (RFC 1661 section 2, 6.5).
+fn ppp(data: &[u8], at: usize) -> Walk {
+    let field = rest(data, at);
+    let (protocol, at) = match *field {
+        [low, ..] if low & 1 != 0 => (u16::from(low), at + 1),
+        [high, low, ..] => (u16::from_be_bytes([high, low]), at + 2),
+        _ => return Err(Fault::LinkTruncated),
+    };
+    match protocol {
+        // RFC 1332: the nibble decides, as tshark has it.
+        0x0021 => Ok(Some(Network::any(at))),
+        // RFC 5072.
+        0x0057 => Ok(Some(Network::v6(at))),
+        // RFC 3032 section 4.3.
+        0x0281 | 0x0283 => mpls(data, at),
+        _ => Ok(None),
+    }
+}
+
+/// PPP as a link type: with or without address and control (RFC 1662 section 3.1), or Cisco HDLC,
+/// which its first byte tells apart.
+fn ppp_framed(data: &[u8], vlans: &mut VlanStack) -> Walk {
+    match *data {
+        [0xff, 0x03, ..] => ppp(data, 2),
+        [0x0f | 0x8f, 0x00, ..] => cisco_hdlc(data, vlans),
+        _ => ppp(data, 0),
+    }
+}
+
+/// Address, control and an EtherType (RFC 1547 section 4.3.1, as vendors extended it).
+fn cisco_hdlc(data: &[u8], vlans: &mut VlanStack) -> Walk {
+    match *data {
+        [_, _, high, low, ..] => {
+            let ether_type = u16::from_be_bytes([high, low]);
+            // Lengths mean nothing here.
+            if ether_type <= IEEE_802_3_LENGTH_MAX {
+                return Ok(None);
+            }
+            by_ether_type(data, 4, EtherType(ether_type), vlans)
+        }
+        _ => Err(Fault::LinkTruncated),
+    }
+}
+
+/// BSD loopback: the capturing host's number of the address family, in its byte order, which the
+/// file does not tell. Families are small, so the order that makes the number small is right.
+fn loopback(data: &[u8], vlans: &mut VlanStack) -> Walk {
+    const BYTES: usize = 4;
+    let field = data.first_chunk::<BYTES>().ok_or(Fault::LinkTruncated)?;
+    let family = u32::from_be_bytes(*field).min(u32::from_le_bytes(*field));
+    match u16::try_from(family) {
+        Ok(2) => Ok(Some(Network::any(BYTES))),
+        // AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD, macOS.
+        Ok(10 | 24 | 28 | 30) => Ok(Some(Network::v6(BYTES))),
+        // Some writers put an EtherType here, and tshark reads it.
+        Ok(family) if family > IEEE_802_3_LENGTH_MAX => {
+            by_ether_type(data, BYTES, EtherType(family), vlans)
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Linux cooked v1: 16 bytes, the EtherType last.
+fn cooked_v1(data: &[u8], vlans: &mut VlanStack) -> Walk {
+    const BYTES: usize = 16;
+    let header = data.first_chunk::<BYTES>().ok_or(Fault::LinkTruncated)?;
+    let hardware = u16::from_be_bytes([header[2], header[3]]);
+    cooked(data, BYTES, hardware, u16::from_be_bytes([header[14], header[15]]), vlans)
+}
+
+/// Linux cooked v2: 20 bytes, the EtherType first.
+fn cooked_v2(data: &[u8], vlans: &mut VlanStack) -> Walk {
+    const BYTES: usize = 20;
+    let header = data.first_chunk::<BYTES>().ok_or(Fault::LinkTruncated)?;
+    let hardware = u16::from_be_bytes([header[8], header[9]]);
+    cooked(data, BYTES, hardware, u16::from_be_bytes([header[0], header[1]]), vlans)
+}
+
+/// What both cooked headers mean by hardware type and protocol.
+fn cooked(data: &[u8], at: usize, hardware: u16, protocol: u16, vlans: &mut VlanStack) -> Walk {
+    /// Netlink messages, whose protocol is a netlink family.
+    const ARPHRD_NETLINK: u16 = 824;
+    /// An 802.2 header follows (`ETH_P_802_2` of Linux); other numbers that small are not for us.
+    const ETH_P_802_2: u16 = 4;
+    match protocol {
+        _ if hardware == ARPHRD_NETLINK => Ok(None),
+        0..=IEEE_802_3_LENGTH_MAX if protocol != ETH_P_802_2 => Ok(None),
+        _ => by_ether_type(data, at, EtherType(protocol), vlans),
+    }
+}
+
+/// The bytes from `at` on; none when that is past the end.
+fn rest(data: &[u8], at: usize) -> &[u8] {
+    data.get(at..).unwrap_or_default()
+}

@@ -1,0 +1,644 @@
+//! Frames made by hand, each named after what is special in it; then arbitrary and mutated ones.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::time::Timestamp;
+
+const MACS: [u8; 12] = [2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1];
+const SRC: [u8; 4] = [192, 0, 2, 1];
+const DST: [u8; 4] = [198, 51, 100, 2];
+const SRC6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+const DST6: [u8; 16] = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2];
+
+fn cat(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+fn ethernet(ether_type: u16, inner: &[u8]) -> Vec<u8> {
+    cat(&[&MACS, &ether_type.to_be_bytes(), inner])
+}
+
+fn tag(id: u16, ether_type: u16, inner: &[u8]) -> Vec<u8> {
+    cat(&[&(0x6000 | id).to_be_bytes(), &ether_type.to_be_bytes(), inner])
+}
+
+/// `fragment` is the whole 16-bit field of flags and offset.
+fn ipv4_with(proto: u8, options: &[u8], fragment: u16, upper: &[u8]) -> Vec<u8> {
+    let total = (20 + options.len() + upper.len()) as u16;
+    let [l0, l1] = total.to_be_bytes();
+    let [f0, f1] = fragment.to_be_bytes();
+    let ihl = 0x45 + (options.len() / 4) as u8;
+    let fixed = [ihl, 0, l0, l1, 0xab, 0xcd, f0, f1, 64, proto, 0, 0];
+    cat(&[&fixed, &SRC, &DST, options, upper])
+}
+
+fn ipv4(proto: u8, upper: &[u8]) -> Vec<u8> {
+    ipv4_with(proto, &[], 0x4000, upper)
+}
+
+fn ipv6(next: u8, upper: &[u8]) -> Vec<u8> {
+    let [l0, l1] = (upper.len() as u16).to_be_bytes();
+    cat(&[&[0x60, 0x0a, 0xbc, 0xde, l0, l1, next, 64], &SRC6, &DST6, upper])
+}
+
+fn tcp_with(flags: u8, options: &[u8], payload: &[u8]) -> Vec<u8> {
+    let doff = 0x50 + ((options.len() / 4) as u8) * 16;
+    let fixed = [0x9c, 0x40, 0, 80, 1, 2, 3, 4, 5, 6, 7, 8, doff, flags, 0x20, 0x00, 0, 0, 0, 0];
+    cat(&[&fixed, options, payload])
+}
+
+fn tcp(payload: &[u8]) -> Vec<u8> {
+    tcp_with(0x18, &[], payload)
+}
+
+fn udp(payload: &[u8]) -> Vec<u8> {
+    let [l0, l1] = (8 + payload.len() as u16).to_be_bytes();
+    cat(&[&[0x9c, 0x40, 0, 53, l0, l1, 0, 0], payload])
+}
+
+fn frame(link: LinkType, data: &[u8]) -> Frame<'_> {
+    Frame { ts: Timestamp::default(), wire_len: data.len() as u32, link, interface: 3, data }
+}
+
+fn of(link: LinkType, data: &[u8]) -> Layers {
+    decode(&frame(link, data))
+}
+
+fn ether(data: &[u8]) -> Layers {
+    of(LinkType::ETHERNET, data)
+}
+
+/// What the hand-made TCP and UDP segments have for ports.
+fn ports(layers: &Layers) -> Option<(u16, u16)> {
+    match layers.transport {
+        Transport::Tcp(ref tcp) => Some((tcp.src, tcp.dst)),
+        Transport::Ports { src, dst } => Some((src, dst)),
+        Transport::None | Transport::Icmp(_) => None,
+    }
+}
+
+fn payload(offset: u32, captured: u32, wire: u32) -> Payload {
+    Payload { offset, captured, wire }
+}
+
+#[test]
+fn a_tcp_segment_is_told_whole() {
+    let data = ethernet(0x0800, &ipv4(6, &tcp(b"hello")));
+    let layers = ether(&data);
+    assert_eq!(
+        layers,
+        Layers {
+            macs: Some((MacAddr([2, 0, 0, 0, 0, 1]), MacAddr([2, 0, 0, 0, 0, 2]))),
+            vlans: VlanStack::default(),
+            interface: 3,
+            ip: Some(IpLayer {
+                version: IpVersion::V4,
+                proto: IpProto::TCP,
+                src: Addr::v4(SRC),
+                dst: Addr::v4(DST),
+                flow_label: 0,
+                fragment: None,
+            }),
+            transport: Transport::Tcp(TcpHeader {
+                src: 40000,
+                dst: 80,
+                seq: 0x0102_0304,
+                ack: 0x0506_0708,
+                flags: TcpFlags(0x18),
+                window: 0x2000,
+                window_scale: None,
+            }),
+            payload: payload(54, 5, 5),
+            fault: None,
+        }
+    );
+    assert_eq!(layers.payload.of(&data), b"hello");
+}
+
+#[test]
+fn ethernet_padding_is_no_payload() {
+    let mut data = ethernet(0x0800, &ipv4(6, &tcp(b"x")));
+    data.resize(60, 0);
+    assert_eq!(ether(&data).payload, payload(54, 1, 1));
+}
+
+#[test]
+fn a_snapped_payload_keeps_its_length_on_the_wire() {
+    let data = ethernet(0x0800, &ipv4(17, &udp(&[7; 100])));
+    let cut = Frame { wire_len: data.len() as u32, ..frame(LinkType::ETHERNET, &data[..50]) };
+    assert_eq!(decode(&cut).payload, payload(42, 8, 100));
+    assert_eq!(decode(&cut).fault, None);
+}
+
+#[test]
+fn a_total_length_past_the_frame_is_not_believed() {
+    let mut data = ethernet(0x0800, &ipv4(6, &tcp(b"hello")));
+    data[16] = 0xff;
+    assert_eq!(ether(&data).payload, payload(54, 5, 5));
+}
+
+#[test]
+fn a_total_length_of_zero_is_a_packet_to_be_segmented() {
+    let mut data = ethernet(0x0800, &ipv4(6, &tcp(b"hello")));
+    data[16] = 0;
+    data[17] = 0;
+    assert_eq!(ether(&data).payload, payload(54, 5, 5));
+    assert_eq!(ports(&ether(&data)), Some((40000, 80)));
+}
+
+#[test]
+fn window_scale_is_read_on_syn_only() {
+    let options = [2, 4, 5, 0xb4, 1, 3, 3, 7];
+    let scale = |flags| {
+        let data = ethernet(0x0800, &ipv4(6, &tcp_with(flags, &options, b"")));
+        match ether(&data).transport {
+            Transport::Tcp(tcp) => tcp.window_scale,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(scale(0x02), Some(7));
+    assert_eq!(scale(0x12), Some(7));
+    assert_eq!(scale(0x10), None);
+}
+
+#[test]
+fn malformed_tcp_options_give_no_window_scale() {
+    for options in
+        [[3, 3, 15, 0], [3, 2, 7, 0], [2, 0, 0, 0], [2, 9, 3, 3], [0, 3, 3, 7], [1, 1, 1, 3]]
+    {
+        let data = ethernet(0x0800, &ipv4(6, &tcp_with(2, &options, b"")));
+        let Transport::Tcp(tcp) = ether(&data).transport else { panic!() };
+        assert_eq!(tcp.window_scale, (options == [3, 3, 15, 0]).then_some(14), "{options:?}");
+    }
+}
+
+#[test]
+fn ip_options_are_skipped() {
+    let data = ethernet(0x0800, &ipv4_with(6, &[1; 40], 0, &tcp(b"hello")));
+    assert_eq!(ether(&data).payload, payload(94, 5, 5));
+    assert_eq!(ports(&ether(&data)), Some((40000, 80)));
+}
+
+#[test]
+fn cut_ip_options_leave_the_addresses() {
+    let data = ethernet(0x0800, &ipv4_with(6, &[1; 40], 0, &tcp(b"hello")));
+    let layers = decode(&Frame { wire_len: 99, ..frame(LinkType::ETHERNET, &data[..40]) });
+    assert_eq!(layers.ip.map(|ip| (ip.src, ip.proto)), Some((Addr::v4(SRC), IpProto::TCP)));
+    assert_eq!(layers.fault, Some(Fault::IpTruncated));
+    assert_eq!(layers.payload, payload(40, 0, 25));
+}
+
+#[test]
+fn ip_headers_that_contradict_themselves_are_refused() {
+    let good = ethernet(0x0800, &ipv4(6, &tcp(b"hello")));
+    // Where, and what to put there: another version, a short IHL, a short total length.
+    for (at, byte) in [(14, 0x65), (14, 0x44), (17, 19)] {
+        let mut data = good.clone();
+        data[at] = byte;
+        let layers = ether(&data);
+        assert_eq!((layers.ip, layers.fault), (None, Some(Fault::IpMalformed)), "{at}");
+        assert!(layers.macs.is_some());
+    }
+}
+
+#[test]
+fn a_first_fragment_has_ports_and_a_later_one_has_none() {
+    let first = ether(&ethernet(0x0800, &ipv4_with(17, &[], 0x2000, &udp(&[0; 16]))));
+    assert_eq!(ports(&first), Some((40000, 53)));
+    let fragment = first.ip.and_then(|ip| ip.fragment);
+    assert_eq!(fragment, Some(Fragment { id: 0xabcd, offset: 0, more: true }));
+
+    let later = ether(&ethernet(0x0800, &ipv4_with(17, &[], 3, &[0; 16])));
+    assert_eq!((later.transport, later.fault), (Transport::None, None));
+    assert_eq!(later.payload, payload(34, 16, 16));
+    let fragment = later.ip.and_then(|ip| ip.fragment);
+    assert_eq!(fragment, Some(Fragment { id: 0xabcd, offset: 24, more: false }));
+}
+
+#[test]
+fn tags_of_every_kind_are_walked_and_the_two_outermost_kept() {
+    let ip = ipv4(6, &tcp(b"hello"));
+    let data = ethernet(0x88a8, &tag(100, 0x9100, &tag(200, 0x8100, &tag(300, 0x0800, &ip))));
+    let layers = ether(&data);
+    assert_eq!(layers.vlans, VlanStack { ids: [100, 200], depth: 3 });
+    assert_eq!(ports(&layers), Some((40000, 80)));
+}
+
+#[test]
+fn eight_tags_are_walked_and_nine_are_too_deep() {
+    let nested = |depth| {
+        let ip = ipv4(6, &tcp(b""));
+        let tags = (1..depth).fold(tag(depth, 0x0800, &ip), |inner, n| tag(n, 0x8100, &inner));
+        ethernet(0x8100, &tags)
+    };
+    assert_eq!(ether(&nested(8)).vlans.depth, 8);
+    assert_eq!(ports(&ether(&nested(8))), Some((40000, 80)));
+    assert_eq!(ether(&nested(9)).fault, Some(Fault::TooDeep));
+}
+
+#[test]
+fn mpls_labels_are_skipped_and_pseudowires_are_no_ip() {
+    let stack = [0, 0, 0x10, 64, 0, 0, 0x21, 64];
+    let data = ethernet(0x8847, &cat(&[&stack, &ipv4(6, &tcp(b""))]));
+    assert_eq!(ports(&ether(&data)), Some((40000, 80)));
+    let data = ethernet(0x8848, &cat(&[&stack, &ipv6(17, &udp(b""))]));
+    assert_eq!(ports(&ether(&data)), Some((40000, 53)));
+    let data = ethernet(0x8847, &cat(&[&stack, &[0; 4], &ethernet(0x0800, &[])]));
+    assert_eq!((ether(&data).ip, ether(&data).fault), (None, None));
+    let bottomless = ethernet(0x8847, &[0, 0, 0x10, 64].repeat(17));
+    assert_eq!(ether(&bottomless).fault, Some(Fault::TooDeep));
+}
+
+#[test]
+fn pppoe_sessions_carry_ip_and_discovery_does_not() {
+    let session = |protocol: &[u8], ip: &[u8]| {
+        ethernet(0x8864, &cat(&[&[0x11, 0, 0, 1, 0, 0], protocol, ip]))
+    };
+    let tcp = ipv4(6, &tcp(b""));
+    assert_eq!(ports(&ether(&session(&[0, 0x21], &tcp))), Some((40000, 80)));
+    assert_eq!(ports(&ether(&session(&[0x21], &tcp))), Some((40000, 80)));
+    let udp = ipv6(17, &udp(b""));
+    assert_eq!(ports(&ether(&session(&[0, 0x57], &udp))), Some((40000, 53)));
+    let control = ether(&session(&[0xc0, 0x21], &[1, 1, 0, 4]));
+    assert_eq!((control.ip, control.fault), (None, None));
+    let discovery = ether(&ethernet(0x8863, &[0x11, 9, 0, 0, 0, 0]));
+    assert_eq!((discovery.ip, discovery.fault), (None, None));
+}
+
+#[test]
+fn snap_with_an_ether_type_carries_ip_and_other_llc_does_not() {
+    let ip = ipv4(6, &tcp(b"hello"));
+    let snap = cat(&[&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &ip]);
+    assert_eq!(ports(&ether(&ethernet(snap.len() as u16, &snap))), Some((40000, 80)));
+    let tagged = tag(5, snap.len() as u16, &snap);
+    assert_eq!(ports(&ether(&ethernet(0x8100, &tagged))), Some((40000, 80)));
+    let spanning_tree = ether(&ethernet(38, &[0x42, 0x42, 3, 0, 0, 0, 0, 0]));
+    assert_eq!((spanning_tree.ip, spanning_tree.fault), (None, None));
+    let cisco = ether(&ethernet(8, &[0xaa, 0xaa, 3, 0, 0, 0xc, 0x20, 0]));
+    assert_eq!((cisco.ip, cisco.fault), (None, None));
+}
+
+#[test]
+fn what_is_no_ip_is_no_fault() {
+    let arp = ether(&ethernet(0x0806, &[0; 28]));
+    assert_eq!((arp.ip, arp.transport, arp.fault), (None, Transport::None, None));
+    assert!(arp.macs.is_some());
+}
+
+#[test]
+fn extension_headers_are_walked() {
+    let hop_by_hop = [60, 0, 5, 2, 0, 0, 1, 0];
+    let destination = [43, 0, 1, 4, 0, 0, 0, 0];
+    let routing = [51, 0, 0, 0, 0, 0, 0, 0];
+    let auth = [6, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0];
+    let chain = cat(&[&hop_by_hop, &destination, &routing, &auth, &tcp(b"hello")]);
+    let layers = ether(&ethernet(0x86dd, &ipv6(0, &chain)));
+    let ip = layers.ip.unwrap();
+    assert_eq!((ip.proto, ip.src, ip.flow_label), (IpProto::TCP, Addr(SRC6), 0xabcde));
+    assert_eq!(ports(&layers), Some((40000, 80)));
+    assert_eq!(layers.payload, payload(14 + 40 + 40 + 20, 5, 5));
+}
+
+#[test]
+fn endless_extension_headers_are_too_deep() {
+    let data = ethernet(0x86dd, &ipv6(60, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(20)));
+    assert_eq!(ether(&data).fault, Some(Fault::TooDeep));
+    assert!(ether(&data).ip.is_some());
+}
+
+#[test]
+fn an_atomic_fragment_is_none_and_a_later_one_keeps_its_protocol() {
+    let fragment = |field: u16, upper: &[u8]| {
+        let [a, b] = field.to_be_bytes();
+        ethernet(0x86dd, &ipv6(44, &cat(&[&[17, 0, a, b, 1, 2, 3, 4], upper])))
+    };
+    let atomic = ether(&fragment(0, &udp(b"")));
+    assert_eq!(atomic.ip.unwrap().fragment, None);
+    assert_eq!(ports(&atomic), Some((40000, 53)));
+    let first = ether(&fragment(1, &udp(b"")));
+    assert_eq!(
+        first.ip.unwrap().fragment,
+        Some(Fragment { id: 0x0102_0304, offset: 0, more: true })
+    );
+    assert_eq!(ports(&first), Some((40000, 53)));
+    let later = ether(&fragment(16, &[0; 24]));
+    let ip = later.ip.unwrap();
+    assert_eq!(ip.fragment.map(|f| (f.offset, f.more)), Some((16, false)));
+    assert_eq!((ip.proto, later.transport, later.fault), (IpProto::UDP, Transport::None, None));
+    assert_eq!(later.payload, payload(62, 24, 24));
+}
+
+#[test]
+fn a_jumbogram_takes_the_rest_of_the_frame() {
+    let mut ip = ipv6(0, &cat(&[&[17, 0, 0xc2, 4, 0, 1, 0, 0], &udp(&[1; 32])]));
+    ip[4] = 0;
+    ip[5] = 0;
+    let layers = ether(&ethernet(0x86dd, &ip));
+    assert_eq!(ports(&layers), Some((40000, 53)));
+    assert_eq!(layers.payload, payload(70, 32, 32));
+}
+
+#[test]
+fn protocols_without_ports_stand_for_themselves() {
+    for proto in [2, 4, 41, 47, 50, 51, 89, 112, 255] {
+        let layers = ether(&ethernet(0x0800, &ipv4(proto, &[0x45; 32])));
+        assert_eq!(layers.ip.map(|ip| ip.proto), Some(IpProto(proto)));
+        assert_eq!((layers.transport, layers.fault), (Transport::None, None), "{proto}");
+        assert_eq!(layers.payload, payload(34, 32, 32));
+    }
+}
+
+#[test]
+fn sctp_dccp_and_udp_lite_have_ports() {
+    // DCCP's byte 4 is its data offset: four words here.
+    let header = [0x9c, 0x40, 0, 80, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4];
+    for (proto, payload_bytes) in [(132, 8), (33, 4), (136, 12)] {
+        let layers = ether(&ethernet(0x0800, &ipv4(proto, &header)));
+        assert_eq!(layers.transport, Transport::Ports { src: 40000, dst: 80 });
+        assert_eq!(layers.payload.captured, payload_bytes, "{proto}");
+    }
+}
+
+#[test]
+fn a_transport_header_cut_after_its_ports_still_gives_them() {
+    for proto in [6, 17, 33, 132, 136] {
+        let data = ethernet(0x0800, &ipv4(proto, &tcp(b"hello")[..4]));
+        let layers = ether(&data);
+        assert_eq!(layers.transport, Transport::Ports { src: 40000, dst: 80 }, "{proto}");
+        assert_eq!(layers.fault, Some(Fault::TransportTruncated));
+        let layers = ether(&data[..37]);
+        assert_eq!(layers.transport, Transport::None);
+        assert_eq!(layers.fault, Some(Fault::TransportTruncated));
+    }
+}
+
+#[test]
+fn a_data_offset_under_five_is_malformed_but_has_ports() {
+    let mut segment = tcp(b"hello");
+    segment[12] = 0x40;
+    let layers = ether(&ethernet(0x0800, &ipv4(6, &segment)));
+    assert_eq!(layers.transport, Transport::Ports { src: 40000, dst: 80 });
+    assert_eq!(layers.fault, Some(Fault::TransportMalformed));
+}
+
+#[test]
+fn a_udp_length_bounds_the_payload() {
+    let mut datagram = udp(b"hello, surplus");
+    datagram[5] = 8 + 5;
+    let layers = ether(&ethernet(0x0800, &ipv4(17, &datagram)));
+    assert_eq!((layers.payload, layers.fault), (payload(42, 5, 5), None));
+    datagram[5] = 7;
+    let layers = ether(&ethernet(0x0800, &ipv4(17, &datagram)));
+    assert_eq!(layers.fault, Some(Fault::TransportMalformed));
+    assert_eq!(ports(&layers), Some((40000, 53)));
+}
+
+fn icmp(layers: &Layers) -> IcmpHeader {
+    match layers.transport {
+        Transport::Icmp(icmp) => icmp,
+        ref other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn icmp_queries_have_an_identifier_and_errors_a_quote() {
+    let echo = ether(&ethernet(0x0800, &ipv4(1, &[8, 0, 0, 0, 0x12, 0x34, 0, 1])));
+    assert_eq!(icmp(&echo), IcmpHeader { ty: 8, code: 0, id: 0x1234, quoted_at: None });
+    let reply = ether(&ethernet(0x86dd, &ipv6(58, &[129, 0, 0, 0, 0x12, 0x34, 0, 1])));
+    assert_eq!(icmp(&reply), IcmpHeader { ty: 129, code: 0, id: 0x1234, quoted_at: None });
+
+    let quote = &ipv4(17, &udp(b"x"))[..28];
+    let unreachable = cat(&[&[3, 3, 0, 0, 0x55, 0x55, 0, 0], quote]);
+    let layers = ether(&ethernet(0x0800, &ipv4(1, &unreachable)));
+    assert_eq!(icmp(&layers), IcmpHeader { ty: 3, code: 3, id: 0, quoted_at: Some(42) });
+    let too_big = cat(&[&[2, 0, 0, 0, 0, 0, 5, 0], quote]);
+    assert_eq!(icmp(&ether(&ethernet(0x86dd, &ipv6(58, &too_big)))).quoted_at, Some(62));
+    let redirect = cat(&[&[137, 0, 0, 0, 0, 0, 0, 0], quote]);
+    assert_eq!(icmp(&ether(&ethernet(0x86dd, &ipv6(58, &redirect)))).quoted_at, None);
+}
+
+#[test]
+fn a_quoted_packet_is_decoded_with_the_tags_of_its_frame() {
+    let quote = &ipv4(6, &tcp(b"a longer payload"))[..28];
+    let exceeded = cat(&[&[11, 0, 0, 0, 0, 0, 0, 0], quote]);
+    let data = ethernet(0x8100, &tag(7, 0x0800, &ipv4(1, &exceeded)));
+    let frame = frame(LinkType::ETHERNET, &data);
+    let quoted = decode_quoted(&frame, icmp(&decode(&frame)).quoted_at.unwrap());
+    assert_eq!(quoted.vlans, VlanStack { ids: [7, 0], depth: 1 });
+    assert_eq!((quoted.interface, quoted.macs), (3, None));
+    assert_eq!(quoted.ip.map(|ip| ip.src), Some(Addr::v4(SRC)));
+    assert_eq!(quoted.transport, Transport::Ports { src: 40000, dst: 80 });
+    assert_eq!(quoted.fault, Some(Fault::TransportTruncated));
+}
+
+#[test]
+fn a_quote_past_the_end_is_truncated() {
+    for at in [0, 13, 14, 1000, u32::MAX] {
+        let layers = decode_quoted(&frame(LinkType::ETHERNET, &[0; 14]), at);
+        assert_eq!(layers.ip, None);
+        assert!(layers.fault.is_some());
+    }
+}
+
+/// A frame of every link type that is decoded, all around the same segment.
+fn every_link_type() -> Vec<(LinkType, Vec<u8>)> {
+    let v4 = ipv4(6, &tcp(b"hello"));
+    let v6 = ipv6(6, &tcp(b"hello"));
+    let sll = |protocol: u16, inner: &[u8]| {
+        cat(&[&[0, 0, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0], &protocol.to_be_bytes(), inner])
+    };
+    let sll2 = |protocol: u16, inner: &[u8]| {
+        cat(&[
+            &protocol.to_be_bytes(),
+            &[0, 0, 0, 0, 0, 2, 0, 1, 0, 6, 2, 0, 0, 0, 0, 1, 0, 0],
+            inner,
+        ])
+    };
+    vec![
+        (LinkType::ETHERNET, ethernet(0x0800, &v4)),
+        (LinkType::ETHERNET, ethernet(0x86dd, &v6)),
+        (LinkType::ETHERNET, ethernet(0x8100, &tag(5, 0x86dd, &v6))),
+        (LinkType::RAW, v4.clone()),
+        (LinkType::RAW, v6.clone()),
+        (LinkType::RAW_BSD, v4.clone()),
+        (LinkType::RAW_OPENBSD, v6.clone()),
+        (LinkType::IPV4, v4.clone()),
+        (LinkType::IPV6, v6.clone()),
+        (LinkType::NULL, cat(&[&[2, 0, 0, 0], &v4])),
+        (LinkType::NULL, cat(&[&[0, 0, 0, 2], &v4])),
+        (LinkType::NULL, cat(&[&[30, 0, 0, 0], &v6])),
+        (LinkType::NULL, cat(&[&[0, 0, 0, 28], &v6])),
+        (LinkType::LOOP, cat(&[&[0, 0, 0, 24], &v6])),
+        (LinkType::LOOP, cat(&[&[0, 0, 0, 10], &v6])),
+        (LinkType::LINUX_SLL, sll(0x0800, &v4)),
+        (LinkType::LINUX_SLL, sll(0x8100, &tag(5, 0x86dd, &v6))),
+        (LinkType::LINUX_SLL2, sll2(0x86dd, &v6)),
+        (LinkType::LINUX_SLL2, sll2(0x8100, &tag(5, 0x0800, &v4))),
+        (LinkType::PPP, cat(&[&[0xff, 3, 0, 0x21], &v4])),
+        (LinkType::PPP, cat(&[&[0x57], &v6])),
+        (LinkType::PPP_HDLC, cat(&[&[0, 0x57], &v6])),
+        (LinkType::PPP_HDLC, cat(&[&[0x0f, 0, 8, 0], &v4])),
+        (LinkType::C_HDLC, cat(&[&[0x8f, 0, 0x86, 0xdd], &v6])),
+    ]
+}
+
+/// Stacks of every kind, to cut and to mutate.
+fn every_stack() -> Vec<(LinkType, Vec<u8>)> {
+    let v4 = ipv4(6, &tcp_with(2, &[2, 4, 5, 0xb4, 1, 3, 3, 7], b"hello"));
+    let quote = cat(&[&[3, 3, 0, 0, 0, 0, 0, 0], &ipv4(17, &udp(b"x"))]);
+    let quote6 = cat(&[&[1, 3, 0, 0, 0, 0, 0, 0], &ipv6(17, &udp(b"x"))]);
+    let extensions = cat(&[
+        &[60, 0, 5, 2, 0, 0, 1, 0],
+        &[43, 0, 1, 4, 0, 0, 0, 0],
+        &[51, 0, 0, 0, 0, 0, 0, 0],
+        &[44, 2, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0],
+        &[17, 0, 0, 1, 1, 2, 3, 4],
+        &udp(&[1; 16]),
+    ]);
+    let stacks = [
+        ethernet(0x0800, &v4),
+        ethernet(0x0800, &ipv4_with(6, &[1; 40], 0, &tcp(b"hello"))),
+        ethernet(0x0800, &ipv4_with(17, &[], 0x2000, &udp(&[0; 16]))),
+        ethernet(0x0800, &ipv4_with(17, &[], 3, &[0; 16])),
+        ethernet(0x0800, &ipv4(132, &tcp(b"hello"))),
+        ethernet(0x0800, &ipv4(33, &[0x9c, 0x40, 0, 80, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
+        ethernet(0x0800, &ipv4(1, &[8, 0, 0, 0, 0x12, 0x34, 0, 1])),
+        ethernet(0x0800, &ipv4(1, &quote)),
+        ethernet(0x86dd, &ipv6(58, &quote6)),
+        ethernet(0x86dd, &ipv6(17, &udp(b"hello"))),
+        ethernet(0x86dd, &ipv6(0, &extensions)),
+        ethernet(0x88a8, &tag(1, 0x8100, &tag(2, 0x0800, &v4))),
+        ethernet(0x8847, &cat(&[&[0, 0, 0x10, 64, 0, 0, 0x21, 64], &v4])),
+        ethernet(0x8864, &cat(&[&[0x11, 0, 0, 1, 0, 0, 0, 0x21], &v4])),
+        ethernet(80, &cat(&[&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &v4])),
+    ];
+    let mut all = every_link_type();
+    all.extend(stacks.map(|data| (LinkType::ETHERNET, data)));
+    all
+}
+
+#[test]
+fn every_link_type_is_decoded() {
+    for (link, data) in every_link_type() {
+        let layers = of(link, &data);
+        assert_eq!(ports(&layers), Some((40000, 80)), "{link}: {data:x?}");
+        assert_eq!(layers.payload.of(&data), b"hello", "{link}");
+        assert_eq!(layers.macs.is_some(), link == LinkType::ETHERNET);
+        assert!(link.supported());
+    }
+}
+
+#[test]
+fn an_unsupported_link_type_is_a_fault() {
+    for link in (0..=u16::MAX).map(LinkType).filter(|link| !link.supported()) {
+        let layers = of(link, &ethernet(0x0800, &ipv4(6, &tcp(b""))));
+        assert_eq!((layers.ip, layers.fault), (None, Some(Fault::LinkUnsupported)));
+    }
+}
+
+#[test]
+fn a_frame_snapped_anywhere_has_the_same_key_or_none() {
+    for (link, data) in every_stack() {
+        let whole = of(link, &data);
+        for len in 0..data.len() {
+            let cut = Frame { wire_len: data.len() as u32, ..frame(link, &data[..len]) };
+            let layers = decode(&cut);
+            check(&cut, &layers);
+            let (Some(ip), Some(of_whole)) = (layers.ip, whole.ip) else { continue };
+            assert_eq!((ip.src, ip.dst), (of_whole.src, of_whole.dst));
+            match layers.transport {
+                Transport::None => {
+                    let silent = whole.transport == Transport::None;
+                    assert!(silent || layers.fault.is_some(), "{link} {len}: {layers:?}");
+                }
+                Transport::Icmp(_) => {
+                    let (a, b) = (icmp(&layers), icmp(&whole));
+                    assert_eq!((a.ty, a.code, a.id), (b.ty, b.code, b.id));
+                }
+                Transport::Tcp(_) => assert_eq!(layers.transport, whole.transport),
+                Transport::Ports { .. } => assert_eq!(ports(&layers), ports(&whole)),
+            }
+            if layers.fault.is_none() {
+                assert_eq!(ip, of_whole, "{link} {len}");
+                assert_eq!(layers.payload.wire, whole.payload.wire, "{link} {len}");
+            }
+        }
+    }
+}
+
+/// What holds for every frame.
+fn check(frame: &Frame<'_>, layers: &Layers) {
+    let Payload { offset, captured, wire } = layers.payload;
+    let end = u64::from(offset) + u64::from(captured);
+    assert!(end <= frame.data.len() as u64, "{layers:?}");
+    assert!(captured <= wire, "{layers:?}");
+    assert_eq!(layers.payload.of(frame.data).len(), captured as usize);
+    let wire_end = u64::from(frame.wire_len).max(frame.data.len() as u64);
+    assert!(u64::from(offset) + u64::from(wire) <= wire_end, "{layers:?}");
+    assert_eq!(layers.interface, frame.interface);
+    assert!(layers.vlans.ids.iter().all(|&id| id < 4096));
+    if layers.ip.is_none() {
+        assert_eq!((layers.transport, layers.payload), (Transport::None, Payload::default()));
+    }
+    if let Some(Fault::LinkUnsupported | Fault::LinkTruncated | Fault::IpMalformed) = layers.fault
+        && !matches!(layers.ip, Some(IpLayer { version: IpVersion::V6, .. }))
+    {
+        assert_eq!(layers.ip, None, "{layers:?}");
+    }
+    if let Transport::Icmp(IcmpHeader { quoted_at: Some(at), .. }) = layers.transport {
+        assert!((at as usize) < frame.data.len());
+        let quoted = decode_quoted(frame, at);
+        assert_eq!((quoted.vlans, quoted.macs), (layers.vlans, None));
+    }
+    assert_eq!(*layers, decode_any(frame), "the fast and the general path differ");
+}
+
+fn link_type() -> impl Strategy<Value = LinkType> {
+    prop_oneof![
+        4 => Just(LinkType::ETHERNET),
+        8 => (0..every_link_type().len()).prop_map(|n| every_link_type()[n].0),
+        1 => any::<u16>().prop_map(LinkType),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_bytes_are_decoded_as_far_as_they_go(
+        link in link_type(),
+        data in prop::collection::vec(any::<u8>(), 0..120),
+        wire_len in any::<u32>(),
+        at in any::<u32>(),
+    ) {
+        let frame = Frame { wire_len, ..frame(link, &data) };
+        check(&frame, &decode(&frame));
+        for at in [at, at % 128] {
+            decode_quoted(&frame, at);
+        }
+    }
+
+    #[test]
+    fn mutated_frames_are_decoded_the_same_on_both_paths(
+        which in any::<prop::sample::Index>(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        keep in any::<prop::sample::Index>(),
+        snapped in any::<bool>(),
+        more in 0u32..2000,
+        at in 0u32..200,
+    ) {
+        let stacks = every_stack();
+        let (link, mut data) = stacks[which.index(stacks.len())].clone();
+        for (index, byte) in edits {
+            let index = index.index(data.len());
+            data[index] = byte;
+        }
+        if snapped {
+            data.truncate(keep.index(data.len()));
+        }
+        let frame = Frame { wire_len: data.len() as u32 + more, ..frame(link, &data) };
+        check(&frame, &decode(&frame));
+        decode_quoted(&frame, at);
+    }
+}
