@@ -11,14 +11,20 @@
 //! | [`wheel`] | which slots are due when |
 //! | [`tcp`] | the connection's state, one enum and one table |
 //! | [`stats`], [`history`] | what a flow adds up to |
+//! | `entry` | what the table keeps of a flow |
+//! | [`observer`] | how reassembly hooks in |
+//! | `flows` | entries, table and wheel: one packet at a time |
 //! | [`tracker`] | all of it behind [`FlowTracker`] |
 
 pub mod config;
+mod entry;
 pub mod extract;
+mod flows;
 pub mod fragments;
 pub mod history;
 pub mod ingest;
 pub mod key;
+pub mod observer;
 pub mod packet;
 pub mod stats;
 pub mod table;
@@ -30,7 +36,8 @@ pub use config::{IdleTimeouts, TrackerConfig};
 pub use extract::{ByFiveTuple, ByFlowLabel, ByIpPair, ByMacPair, Extracted, FlowExtractor};
 pub use history::History;
 pub use key::{FiveTuple, FlowKey, FlowLabel, IpPair, MacPair, Scope};
+pub use observer::{FlowId, FlowObserver, Verdict};
 pub use packet::Packet;
 pub use stats::{FlowStats, SideStats, Totals};
 pub use tcp::TcpState;
-pub use tracker::{FlowId, FlowTracker};
+pub use tracker::{FlowTracker, TrackerCounters};

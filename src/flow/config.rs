@@ -76,6 +76,14 @@ pub enum ConfigError {
     /// `max_datagrams` is out of range.
     #[error("max_datagrams is {0}: choose 1 to {max}", max = TrackerConfig::MAX_DATAGRAMS)]
     MaxDatagrams(usize),
+    /// A table can shrink, and grow back to what it was made for.
+    #[error("max_flows cannot be set to {asked}: choose 1 to {taken}, which memory was taken for")]
+    Resize {
+        /// What was asked for.
+        asked: usize,
+        /// What the tracker was made for.
+        taken: usize,
+    },
     /// A timeout is zero.
     #[error("the timeout {0} is zero: choose a positive time")]
     ZeroTimeout(&'static str),

@@ -58,10 +58,8 @@ impl<E: FlowExtractor> Ingest<E> {
     }
 
     /// The same with a fixed seed: for measurements that must repeat. Never on untrusted traffic.
-    #[must_use]
-    pub fn with_fixed_seed(mut self) -> Self {
+    pub fn set_fixed_seed(&mut self) {
         self.hasher = SeedableRandomState::fixed();
-        self
     }
 
     /// Appends the packets of `frames` to `packets`; [`Packet::frame`] counts from 0 in `frames`.

@@ -2,82 +2,20 @@
 
 use super::config::{ConfigError, TrackerConfig};
 use super::extract::FlowExtractor;
+use super::flows::{Ears, Flows};
 use super::ingest::{Ingest, IngestCounters};
+use super::observer::FlowObserver;
 use super::packet::Packet;
 use super::stats::FlowStats;
 use crate::event::{EndReason, EventSink};
 use crate::frame::Frame;
-use crate::net::End;
 use crate::obs::Hooks;
 use crate::time::{Timestamp, duration_ns};
 
-/// A flow's place in its tracker: stable while the flow lives, reused afterwards, always below
-/// `max_flows`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct FlowId(pub u32);
-
-/// Watches the packets of flows as a tracker accounts them: how reassembly hooks in. Static
-/// dispatch; `()` watches nothing.
-pub trait FlowObserver<K> {
-    /// One packet, already counted. `frame` is the one it came from; `None` for fragments that
-    /// waited, and for packets that were steered here without their bytes.
-    fn on_packet<S: EventSink<K>>(
-        &mut self,
-        flow: FlowId,
-        initiator_end: End,
-        packet: &Packet<K>,
-        frame: Option<&Frame<'_>>,
-        sink: &mut S,
-        hooks: &mut Hooks,
-    ) -> Verdict;
-
-    /// The flow is about to end; its [`Ended`](crate::FlowEvent::Ended) event follows.
-    fn on_end<S: EventSink<K>>(
-        &mut self,
-        flow: FlowId,
-        key: &K,
-        stats: &FlowStats,
-        reason: EndReason,
-        sink: &mut S,
-        hooks: &mut Hooks,
-    );
-}
-
-/// What becomes of a flow after an observer saw a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes on.
-    Keep,
-    /// It ends now, with [`EndReason::BufferOverflow`].
-    Drop,
-}
-
-impl<K> FlowObserver<K> for () {
-    #[inline]
-    fn on_packet<S: EventSink<K>>(
-        &mut self,
-        _: FlowId,
-        _: End,
-        _: &Packet<K>,
-        _: Option<&Frame<'_>>,
-        _: &mut S,
-        _: &mut Hooks,
-    ) -> Verdict {
-        Verdict::Keep
-    }
-
-    #[inline]
-    fn on_end<S: EventSink<K>>(
-        &mut self,
-        _: FlowId,
-        _: &K,
-        _: &FlowStats,
-        _: EndReason,
-        _: &mut S,
-        _: &mut Hooks,
-    ) {
-    }
-}
+/// Frames or packets that are looked up together, so that their cache misses overlap.
+const BATCH: usize = 64;
+/// Due flows handled in one call of [`FlowTracker::handle_timeout`].
+const EXPIRE_BATCH: usize = 128;
 
 /// Where the packets went, for the ledger: plain numbers that are always kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,11 +39,18 @@ pub struct TrackerCounters {
 }
 
 /// The flow table, its timers and its state machines.
-#[derive(Debug)]
+///
+/// Time moves with the frames: each call accounts its frames and then lets a bounded number of
+/// flows expire, so that a caller with a steady stream need not do anything else. A caller whose stream
+/// may pause calls [`handle_timeout`](Self::handle_timeout) when [`poll_timeout`](Self::poll_timeout)
+/// says so.
 pub struct FlowTracker<E: FlowExtractor> {
     ingest: Ingest<E>,
-    counters: TrackerCounters,
+    flows: Flows<E::Key>,
     config: TrackerConfig,
+    hooks: Hooks,
+    /// Recycled.
+    packets: Vec<Packet<E::Key>>,
 }
 
 impl<E: FlowExtractor> FlowTracker<E> {
@@ -114,7 +59,38 @@ impl<E: FlowExtractor> FlowTracker<E> {
         config.validate()?;
         let fragment_timeout_ns = duration_ns(config.fragment_timeout);
         let ingest = Ingest::new(extractor, config.max_datagrams, fragment_timeout_ns);
-        Ok(Self { ingest, counters: TrackerCounters::default(), config })
+        Ok(Self {
+            ingest,
+            flows: Flows::new(&config),
+            config,
+            hooks: Hooks::default(),
+            packets: Vec::with_capacity(2 * BATCH),
+        })
+    }
+
+    /// Another idle timeout than the configured ones for some keys: `None` leaves a key as it is.
+    /// Called when a flow is scheduled and after a silence, not per packet of a busy flow.
+    #[must_use]
+    pub fn with_idle_override(
+        mut self,
+        chosen: impl Fn(&E::Key) -> Option<std::time::Duration> + Send + 'static,
+    ) -> Self {
+        self.flows.set_idle_override(Box::new(chosen));
+        self
+    }
+
+    /// Reports to these hooks instead of the default ones.
+    #[must_use]
+    pub fn with_hooks(mut self, hooks: Hooks) -> Self {
+        self.hooks = hooks;
+        self
+    }
+
+    /// Hashes with a fixed seed: for measurements that must repeat. Never on untrusted traffic.
+    #[must_use]
+    pub fn with_fixed_seed(mut self) -> Self {
+        self.ingest.set_fixed_seed();
+        self
     }
 
     /// Accounts a batch of frames. Any length; best in the hundreds.
@@ -129,8 +105,18 @@ impl<E: FlowExtractor> FlowTracker<E> {
         observer: &mut O,
         sink: &mut S,
     ) {
-        let _ = (frames, observer, sink);
-        todo!()
+        for frames in frames.chunks(BATCH) {
+            let mut packets = std::mem::take(&mut self.packets);
+            let unmatched = self.ingest.counters().unmatched;
+            self.ingest.batch(frames, &mut packets);
+            let unmatched = self.ingest.counters().unmatched - unmatched;
+            if unmatched > 0 {
+                self.hooks.unmatched(unmatched);
+            }
+            self.account(&packets, frames, observer, sink);
+            packets.clear();
+            self.packets = packets;
+        }
     }
 
     /// Accounts packets that an [`Ingest`] made elsewhere.
@@ -139,14 +125,55 @@ impl<E: FlowExtractor> FlowTracker<E> {
         packets: &[Packet<E::Key>],
         sink: &mut S,
     ) {
-        let _ = (packets, sink);
-        todo!()
+        self.account(packets, &[], &mut (), sink);
+    }
+
+    fn account<O: FlowObserver<E::Key>, S: EventSink<E::Key>>(
+        &mut self,
+        packets: &[Packet<E::Key>],
+        frames: &[Frame<'_>],
+        observer: &mut O,
+        sink: &mut S,
+    ) {
+        let flows = &mut self.flows;
+        let counted = (flows.counters.packets, flows.counters.bytes);
+        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        for packets in packets.chunks(BATCH) {
+            // First the buckets of all packets, then the entries of all: loads that do not wait for
+            // each other, so that the misses overlap. Then the packets in their order.
+            let mut found = [None; BATCH];
+            for (slot, packet) in found.iter_mut().zip(packets) {
+                *slot = flows.peek(packet.hash);
+            }
+            for (slot, packet) in found.iter_mut().zip(packets) {
+                *slot = slot.filter(|&slot| flows.has_key(slot, &packet.key));
+            }
+            let generation = flows.generation;
+            for (slot, packet) in found.iter().zip(packets) {
+                let current = match slot {
+                    Some(slot) if flows.generation == generation => Some(*slot),
+                    _ => flows.find(packet.hash, &packet.key),
+                };
+                let frame = frames.get(packet.frame as usize);
+                flows.account(packet, current, frame, &mut ears);
+            }
+            flows.expire(flows.clock, 2 * packets.len(), &mut ears);
+        }
+        let (packets, bytes) = counted;
+        self.hooks.batch(
+            flows.counters.packets - packets,
+            flows.counters.bytes - bytes,
+            flows.len(),
+        );
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) next has work: changes with every call that
     /// takes frames or time. `None` with nothing due ever.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        todo!()
+        match (self.flows.next_due(), self.ingest.poll_timeout()) {
+            (Some(flow), Some(datagram)) => Some(flow.min(datagram)),
+            (flow, datagram) => flow.or(datagram),
+        }
     }
 
     /// Ends what is due at `now`, a bounded number of flows a call: `true` when more is due, so
@@ -162,8 +189,17 @@ impl<E: FlowExtractor> FlowTracker<E> {
         observer: &mut O,
         sink: &mut S,
     ) -> bool {
-        let _ = (now, observer, sink);
-        todo!()
+        if self.ingest.poll_timeout().is_some_and(|due| due <= now) {
+            let mut packets = std::mem::take(&mut self.packets);
+            self.ingest.handle_timeout(now, &mut packets);
+            self.account(&packets, &[], observer, sink);
+            packets.clear();
+            self.packets = packets;
+        }
+        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        let more = self.flows.expire(now, EXPIRE_BATCH, &mut ears);
+        self.hooks.batch(0, 0, self.flows.len());
+        more
     }
 
     /// Ends every flow: closed connections as such, the rest as [`EndReason::Drained`].
@@ -177,18 +213,67 @@ impl<E: FlowExtractor> FlowTracker<E> {
         observer: &mut O,
         sink: &mut S,
     ) {
-        let _ = (observer, sink);
-        todo!()
+        let mut packets = std::mem::take(&mut self.packets);
+        self.ingest.drain(&mut packets);
+        self.account(&packets, &[], observer, sink);
+        packets.clear();
+        self.packets = packets;
+        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        while self.flows.drain_one(EndReason::Drained, &mut ears) {}
+        self.hooks.batch(0, 0, 0);
+    }
+
+    /// Ends one flow with [`EndReason::Forgotten`]; `false` when it is not there.
+    pub fn forget<S: EventSink<E::Key>>(&mut self, key: &E::Key, sink: &mut S) -> bool {
+        let Some(slot) = self.flows.find(self.ingest.hash(key), key) else { return false };
+        let mut ears = Ears { observer: &mut (), sink, hooks: &mut self.hooks };
+        self.flows.end(slot, EndReason::Forgotten, &mut ears);
+        self.hooks.batch(0, 0, self.flows.len());
+        true
+    }
+
+    /// Changes how many flows may live, up to what memory was taken for; what is too many is evicted.
+    pub fn set_max_flows<S: EventSink<E::Key>>(
+        &mut self,
+        max_flows: usize,
+        sink: &mut S,
+    ) -> Result<(), ConfigError> {
+        if !(1..=self.config.max_flows).contains(&max_flows) {
+            return Err(ConfigError::Resize { asked: max_flows, taken: self.config.max_flows });
+        }
+        let mut ears = Ears { observer: &mut (), sink, hooks: &mut self.hooks };
+        while self.flows.len() > max_flows {
+            self.flows.evict(&mut ears);
+        }
+        self.flows.set_max_flows(max_flows);
+        self.hooks.batch(0, 0, self.flows.len());
+        Ok(())
+    }
+
+    /// The statistics of a live flow.
+    pub fn get(&self, key: &E::Key) -> Option<FlowStats> {
+        let slot = self.flows.find(self.ingest.hash(key), key)?;
+        Some(self.flows.stats(slot))
+    }
+
+    /// Every live flow, in no order. Walks the whole slab: not for the packet path.
+    pub fn iter(&self) -> impl Iterator<Item = (&E::Key, FlowStats)> {
+        self.flows.slots()
     }
 
     /// Live flows.
     pub fn len(&self) -> usize {
-        todo!()
+        self.flows.len()
     }
 
     /// Whether there is no live flow.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// How many flows may live at once.
+    pub fn max_flows(&self) -> usize {
+        self.flows.max_flows()
     }
 
     /// Where the frames went before the table.
@@ -198,11 +283,31 @@ impl<E: FlowExtractor> FlowTracker<E> {
 
     /// Where the packets went.
     pub fn counters(&self) -> &TrackerCounters {
-        &self.counters
+        &self.flows.counters
     }
 
     /// What it was configured with.
     pub fn config(&self) -> &TrackerConfig {
         &self.config
+    }
+}
+
+/// Flows that are still live are forgotten, and counted as such.
+impl<E: FlowExtractor> Drop for FlowTracker<E> {
+    fn drop(&mut self) {
+        let mut sink = |_| {};
+        let mut ears = Ears { observer: &mut (), sink: &mut sink, hooks: &mut self.hooks };
+        while self.flows.drain_one(EndReason::Forgotten, &mut ears) {}
+        self.hooks.batch(0, 0, 0);
+    }
+}
+
+impl<E: FlowExtractor> std::fmt::Debug for FlowTracker<E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FlowTracker")
+            .field("len", &self.len())
+            .field("ingest", &self.ingest)
+            .field("counters", self.counters())
+            .finish_non_exhaustive()
     }
 }

@@ -153,11 +153,13 @@ impl Wheel {
         Some(slot)
     }
 
-    /// The slot of the lowest class up to `most`, and in it the one whose turn is next. It stays in.
-    pub fn least(&self, most: Class) -> Option<u32> {
-        (0..=most as usize).find_map(|class| {
+    /// A slot of the lowest class there is, and in it the one whose turn is next, and when that
+    /// is. It stays in.
+    pub fn least(&self) -> Option<(u32, Timestamp)> {
+        (0..CLASSES).find_map(|class| {
             let due = self.next_occupied_of(class)?;
-            Some(self.heads[class * BUCKETS as usize + (due % BUCKETS) as usize])
+            let slot = self.heads[class * BUCKETS as usize + (due % BUCKETS) as usize];
+            Some((slot, Timestamp::from_nanos(due.saturating_mul(TICK_NS))))
         })
     }
 
@@ -238,10 +240,9 @@ mod tests {
         wheel.schedule(0, Class::Normal, at(1), at(0));
         wheel.schedule(1, Class::Slight, at(9), at(0));
         wheel.schedule(2, Class::Slight, at(5), at(0));
-        assert_eq!(wheel.least(Class::Normal), Some(2));
-        assert_eq!(wheel.least(Class::Closed), None);
+        assert_eq!(wheel.least(), Some((2, at(6))));
         wheel.schedule(0, Class::Closed, at(99), at(0));
-        assert_eq!(wheel.least(Class::Normal), Some(0));
+        assert_eq!(wheel.least(), Some((0, at(100))));
     }
 
     proptest! {
@@ -284,7 +285,7 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(wheel.len(), oracle.len());
-                prop_assert_eq!(wheel.least(Class::Normal).is_some(), !oracle.is_empty());
+                prop_assert_eq!(wheel.least().is_some(), !oracle.is_empty());
                 prop_assert_eq!(wheel.next_due().is_some(), !oracle.is_empty());
             }
         }

@@ -1,0 +1,195 @@
+//! What the table keeps of a flow: a hot entry of two cache lines and a cold one of one.
+//!
+//! ```text
+//! hot, 128 B   0 packets[2]  16 bytes[2]  32 last  40 tag  44 active_due  48 skew  50 vlan
+//!             52 TCP track (32)  84 key (44 for the 5-tuple)
+//! cold, 64 B   0 first  8 TCP odd moments (40)  48 history (15)  63 protocol
+//! ```
+
+use super::history::{History, Mark};
+use super::packet::Packet;
+use super::stats::{FlowStats, SideStats, Totals};
+use super::tcp::{Track, TrackCold};
+use crate::net::{End, IpProto, L4, Side};
+use crate::time::Timestamp;
+
+/// No active timeout is running.
+pub const NEVER: u32 = u32::MAX;
+/// Active timeouts are kept in units of 2^30 ns, about 1.07 s, since the epoch: 146 years.
+const COARSE_SHIFT: u32 = 30;
+
+/// A time in coarse units; never [`NEVER`].
+#[inline]
+pub fn coarse(ts: Timestamp) -> u32 {
+    u32::try_from(ts.as_nanos() >> COARSE_SHIFT).map_or(NEVER - 1, |units| units.min(NEVER - 1))
+}
+
+/// When a coarse time begins.
+pub fn from_coarse(units: u32) -> Timestamp {
+    Timestamp::from_nanos(u64::from(units) << COARSE_SHIFT)
+}
+
+/// A duration in coarse units, at least one; [`NEVER`] when it is too long.
+pub fn coarse_duration(nanos: u64) -> u32 {
+    u32::try_from(nanos.div_ceil(1 << COARSE_SHIFT)).unwrap_or(NEVER).max(1)
+}
+
+/// What every packet touches. Pairs are indexed by [`End`].
+#[derive(Clone, Copy)]
+#[repr(C, align(64))]
+pub struct Hot<K> {
+    pub packets: [u64; 2],
+    pub bytes: [u64; 2],
+    pub last: Timestamp,
+    /// The part of the key's hash that the table keeps.
+    pub tag: u32,
+    /// When a record is due although the flow goes on, in coarse units.
+    pub active_due: u32,
+    /// How far the flow's own time is behind the tracker's clock, in coarse units: 0 but for
+    /// captures whose time goes back. Expiry counts from the clock, records from the flow's time.
+    pub skew: u16,
+    /// Outermost VLAN plus one.
+    pub vlan: u16,
+    pub track: Track,
+    pub key: K,
+}
+
+const _: () = assert!(size_of::<Hot<super::key::FlowKey>>() == 128);
+const _: () = assert!(size_of::<Cold>() == 64);
+
+/// What is touched when a flow begins, ends, or something odd happens.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct Cold {
+    pub first: Timestamp,
+    pub tcp: TrackCold,
+    pub history: History,
+    pub proto: IpProto,
+}
+
+/// What few flows ever have.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Extra {
+    /// What updates have told so far, by [`End`].
+    pub reported: Totals,
+    pub updates: u32,
+    pub icmp_errors: u32,
+}
+
+impl<K: Copy> Hot<K> {
+    /// An entry with nothing counted yet.
+    pub fn new(packet: &Packet<K>, tag: u32) -> Self {
+        let l4 = match packet.proto.l4() {
+            // Without a header there is no connection to follow.
+            L4::Tcp if packet.tcp.is_none() => L4::Other,
+            l4 => l4,
+        };
+        Self {
+            packets: [0; 2],
+            bytes: [0; 2],
+            last: packet.ts,
+            tag,
+            active_due: NEVER,
+            skew: 0,
+            vlan: packet.vlan,
+            track: Track::untracked(packet.end, l4),
+            key: packet.key,
+        }
+    }
+
+    /// Frames of both ends.
+    #[inline]
+    pub fn total_packets(&self) -> u64 {
+        self.packets[0] + self.packets[1]
+    }
+
+    /// The time that expiry counts from.
+    #[inline]
+    pub fn touched(&self) -> Timestamp {
+        self.last.plus_nanos(u64::from(self.skew) << COARSE_SHIFT)
+    }
+
+    /// Remembers a packet's time, seen when the clock said `now`.
+    #[inline]
+    pub fn touch(&mut self, ts: Timestamp, now: Timestamp) {
+        self.last = self.last.max(ts);
+        let skew = now.nanos_since(self.last) >> COARSE_SHIFT;
+        self.skew = if skew == 0 { 0 } else { u16::try_from(skew + 1).unwrap_or(u16::MAX) };
+    }
+
+    /// What no update has told yet: packets and bytes by end.
+    pub fn since(&self, reported: &Totals) -> u64 {
+        self.total_packets() - reported.packets[0] - reported.packets[1]
+    }
+
+    /// Everything a flow adds up to.
+    pub fn stats(&self, cold: &Cold, extra: &Extra) -> FlowStats {
+        let initiator_end = self.track.initiator();
+        let side = |end: End| SideStats {
+            packets: self.packets[end as usize],
+            bytes: self.bytes[end as usize],
+            tcp_flags: self.track.flags(end),
+            retransmitted: cold.tcp.retransmitted[end as usize],
+            out_of_order: cold.tcp.out_of_order[end as usize],
+        };
+        let is_tcp = self.track.l4() == L4::Tcp;
+        let by_side = |pair: [u64; 2]| match initiator_end {
+            End::A => pair,
+            End::B => [pair[1], pair[0]],
+        };
+        FlowStats {
+            first: cold.first,
+            last: self.last,
+            initiator_end,
+            initiator: side(initiator_end),
+            responder: side(initiator_end.other()),
+            proto: cold.proto,
+            vlan: self.vlan.checked_sub(1),
+            tcp_state: is_tcp.then(|| self.track.state()),
+            midstream: self.track.is_midstream(),
+            history: cold.history.seen_from(initiator_end),
+            icmp_errors: extra.icmp_errors,
+            reported: Totals {
+                packets: by_side(extra.reported.packets),
+                bytes: by_side(extra.reported.bytes),
+                ..extra.reported
+            },
+            updates: extra.updates,
+        }
+    }
+
+    /// Totals so far, by end, as an update tells them.
+    pub fn totals(&self, cold: &Cold) -> Totals {
+        Totals { first: cold.first, last: self.last, packets: self.packets, bytes: self.bytes }
+    }
+
+    /// Which side an end is.
+    pub fn side(&self, end: End) -> Side {
+        end.side(self.track.initiator())
+    }
+}
+
+impl Cold {
+    /// Appends to the history.
+    pub fn mark(&mut self, marks: impl Iterator<Item = Mark>, end: End) {
+        for mark in marks {
+            self.history.push(mark, end);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn coarse_times_saturate_below_never() {
+        assert_eq!(coarse(Timestamp::MAX), NEVER - 1);
+        assert_eq!(coarse_duration(u64::MAX), NEVER);
+        assert_eq!(coarse_duration(0), 1);
+        assert!(
+            from_coarse(coarse(Timestamp::new(1_700_000_000, 0)))
+                <= Timestamp::new(1_700_000_000, 0)
+        );
+    }
+}

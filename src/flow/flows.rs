@@ -1,0 +1,539 @@
+//! The flows of a tracker: slab, table and wheel, and what one packet or one deadline does to them.
+//!
+//! Invariants: a slot is live exactly when its tag and index are in the table, and then it is in the
+//! wheel exactly once. `live packets + packets in ended flows = packets accounted`.
+
+use std::collections::HashMap;
+
+use foldhash::fast::SeedableRandomState;
+
+use super::config::TrackerConfig;
+use super::entry::{Cold, Extra, Hot, NEVER, coarse, coarse_duration, from_coarse};
+use super::observer::{FlowId, FlowObserver, Verdict};
+use super::packet::{Packet, Role};
+use super::stats::FlowStats;
+use super::table::{Table, tag};
+use super::tcp::{Seen, TcpState};
+use super::tracker::TrackerCounters;
+use super::wheel::{Class, Wheel};
+use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
+use crate::frame::Frame;
+use crate::net::L4;
+use crate::obs::Hooks;
+use crate::time::{Timestamp, duration_ns};
+
+/// How many lazily scheduled flows an eviction looks at to find one that is really the most idle.
+const EVICTION_TRIES: usize = 8;
+
+/// An idle timeout of the caller's choice for a key, instead of the configured ones.
+pub(super) type IdleOverride<K> = Box<dyn Fn(&K) -> Option<std::time::Duration> + Send>;
+
+/// Idle timeouts in nanoseconds, looked up by class and state.
+#[derive(Clone, Debug)]
+struct Idle {
+    tcp: [u64; TcpState::ALL.len()],
+    udp: u64,
+    other: u64,
+    /// The shortest of them: a gap below it needs no look-up.
+    least: u64,
+}
+
+impl Idle {
+    fn new(config: &TrackerConfig) -> Self {
+        let of = |l4, state| duration_ns(config.idle_timeout(l4, state));
+        let tcp = TcpState::ALL.map(|state| of(L4::Tcp, state));
+        let (udp, other) = (of(L4::Udp, TcpState::default()), of(L4::Other, TcpState::default()));
+        let least = tcp.into_iter().fold(udp.min(other), u64::min);
+        Self { tcp, udp, other, least }
+    }
+
+    fn of(&self, l4: L4, state: TcpState) -> u64 {
+        match l4 {
+            L4::Tcp => self.tcp[state as usize],
+            L4::Udp => self.udp,
+            L4::Other => self.other,
+        }
+    }
+}
+
+/// Where a packet goes and who hears of it: what every step below needs.
+pub(super) struct Ears<'a, O, S> {
+    pub observer: &'a mut O,
+    pub sink: &'a mut S,
+    pub hooks: &'a mut Hooks,
+}
+
+/// Live flows.
+pub(super) struct Flows<K> {
+    hot: Vec<Hot<K>>,
+    cold: Vec<Cold>,
+    /// Slots below `hot.len()` that are not live.
+    free: Vec<u32>,
+    table: Table,
+    wheel: Wheel,
+    extras: HashMap<u32, Extra, SeedableRandomState>,
+    idle: Idle,
+    pub idle_override: Option<IdleOverride<K>>,
+    /// Active timeout in coarse units; `NEVER` without.
+    active: u32,
+    max_flows: usize,
+    emit_packets: bool,
+    /// The latest time seen.
+    pub clock: Timestamp,
+    pub counters: TrackerCounters,
+    /// Changes whenever a slot is taken or given back: a slot found before is then looked up again.
+    pub generation: u64,
+}
+
+impl<K: Copy + Eq> Flows<K> {
+    pub fn new(config: &TrackerConfig) -> Self {
+        let max = config.max_flows;
+        Self {
+            hot: Vec::with_capacity(max),
+            cold: Vec::with_capacity(max),
+            free: Vec::with_capacity(max),
+            table: Table::new(max),
+            wheel: Wheel::new(max),
+            extras: HashMap::with_hasher(SeedableRandomState::random()),
+            idle: Idle::new(config),
+            idle_override: None,
+            active: config.active_timeout.map_or(NEVER, |t| coarse_duration(duration_ns(t))),
+            max_flows: max,
+            emit_packets: config.emit_packets,
+            clock: Timestamp::ZERO,
+            counters: TrackerCounters::default(),
+            generation: 0,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn max_flows(&self) -> usize {
+        self.max_flows
+    }
+
+    /// The slot that probably has the key: touches the bucket only.
+    #[inline]
+    pub fn peek(&self, hash: u64) -> Option<u32> {
+        self.table.peek(tag(hash))
+    }
+
+    /// Whether a slot has the key; touches the entry.
+    #[inline]
+    pub fn has_key(&self, slot: u32, key: &K) -> bool {
+        self.hot.get(slot as usize).is_some_and(|hot| hot.key == *key)
+    }
+
+    #[inline]
+    pub fn find(&self, hash: u64, key: &K) -> Option<u32> {
+        self.table.find(tag(hash), |slot| self.hot[slot as usize].key == *key)
+    }
+
+    /// Accounts a packet. `found` is the slot that has its key.
+    #[inline]
+    pub fn account<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        packet: &Packet<K>,
+        found: Option<u32>,
+        frame: Option<&Frame<'_>>,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        self.clock = self.clock.max(packet.ts);
+        let Some(slot) = found else {
+            self.begin(packet, frame, ears);
+            return;
+        };
+        if packet.role == Role::IcmpQuote {
+            self.extra(slot).icmp_errors += 1;
+            self.counters.icmp_related += 1;
+            return;
+        }
+        let hot = &mut self.hot[slot as usize];
+        let gap = packet.ts.nanos_since(hot.last);
+        if gap > self.idle.least && gap > self.idle_ns(slot) {
+            self.end_idle(slot, ears);
+            self.begin(packet, frame, ears);
+            return;
+        }
+        let hot = &mut self.hot[slot as usize];
+        let now = coarse(packet.ts);
+        if now >= hot.active_due && hot.active_due != NEVER {
+            self.report(slot, ears);
+        }
+
+        let hot = &mut self.hot[slot as usize];
+        match &packet.tcp {
+            Some(tcp) if hot.track.observe_common(packet.end, tcp, packet.payload.wire) => {}
+            Some(_) => {
+                if !self.observe_tcp(slot, packet, frame, ears) {
+                    return;
+                }
+            }
+            None => {}
+        }
+        self.count(slot, packet, now);
+        self.after(slot, packet, frame, ears);
+    }
+
+    /// Everything that a TCP segment out of the common may do; `false` when it was accounted to another flow.
+    #[inline(never)]
+    fn observe_tcp<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        packet: &Packet<K>,
+        frame: Option<&Frame<'_>>,
+        ears: &mut Ears<'_, O, S>,
+    ) -> bool {
+        let Some(tcp) = &packet.tcp else { return true };
+        let (hot, cold) = (&mut self.hot[slot as usize], &mut self.cold[slot as usize]);
+        let (length, end) = (packet.payload.wire, packet.end);
+        if hot.track.l4() != L4::Tcp {
+            // So far there were only fragments without a header.
+            let marks = hot.track.open(&mut cold.tcp, end, tcp, length);
+            cold.mark(marks.iter(), end);
+            self.reschedule(slot);
+            return true;
+        }
+        let before = hot.track.state();
+        let (seen, marks) = hot.track.observe(&mut cold.tcp, end, tcp, length);
+        cold.mark(marks.iter(), end);
+        match seen {
+            Seen::Ordinary => {}
+            Seen::Completed => {
+                let key = hot.key;
+                ears.sink.event(FlowEvent::Established { key, ts: packet.ts });
+            }
+            Seen::StrayRst => {
+                self.counters.rst_out_of_window += 1;
+                let kind = AnomalyKind::RstOutOfWindow { side: hot.side(end), seq: tcp.seq };
+                ears.hooks.anomaly(&kind);
+                ears.sink.event(FlowEvent::Anomaly { key: Some(hot.key), kind, ts: packet.ts });
+            }
+            Seen::NewConnection => {
+                let reason = over(hot.track.l4(), before).unwrap_or(EndReason::Superseded);
+                self.end(slot, reason, ears);
+                self.begin(packet, frame, ears);
+                return false;
+            }
+        }
+        let after = self.hot[slot as usize].track.state();
+        if before != after {
+            // Deadlines that moved nearer must be known to the wheel; others it finds out. The
+            // second packet moves a flow in any case, once it is counted.
+            let (was, is) = (self.idle.of(L4::Tcp, before), self.idle.of(L4::Tcp, after));
+            let slight = self.hot[slot as usize].total_packets() == 1;
+            if (is < was || before == TcpState::SynSent) && !slight {
+                // The packet counts for the deadline.
+                let clock = self.clock;
+                self.hot[slot as usize].touch(packet.ts, clock);
+                self.reschedule(slot);
+            }
+        }
+        true
+    }
+
+    #[inline]
+    fn count(&mut self, slot: u32, packet: &Packet<K>, now: u32) {
+        let clock = self.clock;
+        let hot = &mut self.hot[slot as usize];
+        let at = packet.end as usize;
+        hot.packets[at] += u64::from(packet.frames);
+        hot.bytes[at] += packet.wire_bytes;
+        hot.touch(packet.ts, clock);
+        self.counters.packets += u64::from(packet.frames);
+        self.counters.bytes += packet.wire_bytes;
+        let slight = hot.total_packets() == 1 + u64::from(packet.frames);
+        if hot.active_due == NEVER && self.active != NEVER {
+            hot.active_due = now.saturating_add(self.active).min(NEVER - 1);
+            if hot.total_packets() > u64::from(packet.frames) {
+                self.reschedule(slot);
+            }
+        } else if slight {
+            self.reschedule(slot);
+        }
+    }
+
+    /// What comes after a packet was counted.
+    #[inline]
+    fn after<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        packet: &Packet<K>,
+        frame: Option<&Frame<'_>>,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        if packet.role == Role::Unattributed {
+            let kind = AnomalyKind::FragmentsUnattributed { packets: packet.frames };
+            ears.hooks.anomaly(&kind);
+            ears.sink.event(FlowEvent::Anomaly { key: Some(packet.key), kind, ts: packet.ts });
+        }
+        let hot = &self.hot[slot as usize];
+        if self.emit_packets {
+            ears.sink.event(FlowEvent::Packet {
+                key: hot.key,
+                end: packet.end,
+                ts: packet.ts,
+                wire_len: u32::try_from(packet.wire_bytes).unwrap_or(u32::MAX),
+            });
+        }
+        let initiator = hot.track.initiator();
+        let flow = FlowId(slot);
+        let verdict =
+            ears.observer.on_packet(flow, initiator, packet, frame, ears.sink, ears.hooks);
+        if verdict == Verdict::Drop {
+            self.end(slot, EndReason::BufferOverflow, ears);
+        }
+    }
+
+    /// The first packet of a flow.
+    fn begin<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        packet: &Packet<K>,
+        frame: Option<&Frame<'_>>,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        if packet.role == Role::IcmpQuote {
+            return;
+        }
+        while self.len() >= self.max_flows {
+            self.evict(ears);
+        }
+        let tag = tag(packet.hash);
+        let mut hot = Hot::new(packet, tag);
+        let mut cold = Cold { first: packet.ts, proto: packet.proto, ..Cold::default() };
+        if let Some(tcp) = &packet.tcp {
+            let marks = hot.track.open(&mut cold.tcp, packet.end, tcp, packet.payload.wire);
+            cold.mark(marks.iter(), packet.end);
+        }
+        let slot = match self.free.pop() {
+            Some(slot) => {
+                self.hot[slot as usize] = hot;
+                self.cold[slot as usize] = cold;
+                slot
+            }
+            None => {
+                // Within the capacity taken at start: a slot is free whenever the table is not full.
+                self.hot.push(hot);
+                self.cold.push(cold);
+                (self.hot.len() - 1) as u32
+            }
+        };
+        let inserted = self.table.insert(tag, slot);
+        debug_assert!(inserted, "room was made before");
+        self.generation += 1;
+        self.counters.created += 1;
+        let l4 = packet.proto.l4();
+        ears.hooks.flow_created(l4);
+        ears.sink.event(FlowEvent::Started { key: packet.key, l4, ts: packet.ts });
+        self.count(slot, packet, coarse(packet.ts));
+        self.reschedule(slot);
+        self.after(slot, packet, frame, ears);
+    }
+
+    #[inline(never)]
+    fn idle_ns(&self, slot: u32) -> u64 {
+        let hot = &self.hot[slot as usize];
+        self.idle_override
+            .as_ref()
+            .and_then(|chosen| chosen(&hot.key))
+            .map_or_else(|| self.idle.of(hot.track.l4(), hot.track.state()), duration_ns)
+    }
+
+    /// The shortest idle timeout there can be, once the caller overrides them.
+    pub fn set_idle_override(&mut self, chosen: IdleOverride<K>) {
+        self.idle.least = 0;
+        self.idle_override = Some(chosen);
+    }
+
+    fn class(&self, slot: u32) -> Class {
+        let hot = &self.hot[slot as usize];
+        let is_tcp = hot.track.l4() == L4::Tcp;
+        if is_tcp && hot.track.state().is_over() {
+            Class::Closed
+        } else if hot.total_packets() <= 1 || is_tcp && hot.track.is_unanswered_syn() {
+            Class::Slight
+        } else {
+            Class::Normal
+        }
+    }
+
+    /// When a flow is next due: idle, or to be reported.
+    fn deadline(&self, slot: u32) -> Timestamp {
+        let hot = &self.hot[slot as usize];
+        let idle = hot.touched().plus_nanos(self.idle_ns(slot));
+        if hot.active_due == NEVER { idle } else { idle.min(from_coarse(hot.active_due)) }
+    }
+
+    fn reschedule(&mut self, slot: u32) {
+        let (class, deadline) = (self.class(slot), self.deadline(slot));
+        self.wheel.schedule(slot, class, deadline, self.clock);
+    }
+
+    fn extra(&mut self, slot: u32) -> &mut Extra {
+        self.hot[slot as usize].track.set_has_extra();
+        self.extras.entry(slot).or_default()
+    }
+
+    fn extra_of(&self, slot: u32) -> Extra {
+        if self.hot[slot as usize].track.has_extra() {
+            self.extras.get(&slot).copied().unwrap_or_default()
+        } else {
+            Extra::default()
+        }
+    }
+
+    pub fn stats(&self, slot: u32) -> FlowStats {
+        self.hot[slot as usize].stats(&self.cold[slot as usize], &self.extra_of(slot))
+    }
+
+    /// The active timeout: tells what there is so far. The next one starts with the next packet.
+    #[inline(never)]
+    fn report<O, S: EventSink<K>>(&mut self, slot: u32, ears: &mut Ears<'_, O, S>) {
+        let stats = self.stats(slot);
+        let hot = &mut self.hot[slot as usize];
+        hot.active_due = NEVER;
+        let (key, totals) = (hot.key, hot.totals(&self.cold[slot as usize]));
+        let extra = self.extra(slot);
+        extra.reported = totals;
+        extra.updates += 1;
+        self.counters.updates += 1;
+        ears.sink.event(FlowEvent::Updated { key, stats });
+    }
+
+    /// The one way out of the table.
+    #[inline(never)]
+    pub fn end<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        reason: EndReason,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let stats = self.stats(slot);
+        let hot = &self.hot[slot as usize];
+        let (key, tag) = (hot.key, hot.tag);
+        ears.observer.on_end(FlowId(slot), &key, &stats, reason, ears.sink, ears.hooks);
+        if hot.track.has_extra() {
+            self.extras.remove(&slot);
+        }
+        let removed = self.table.remove(tag, slot);
+        debug_assert!(removed, "a live slot is in the table");
+        self.wheel.cancel(slot);
+        self.free.push(slot);
+        self.generation += 1;
+        self.counters.ended[reason as usize] += 1;
+        self.counters.packets_ended += stats.packets();
+        ears.hooks.flow_ended(reason, &stats);
+        ears.sink.event(FlowEvent::Ended { key, reason, stats });
+    }
+
+    /// Makes room: what is closed first, then what is slight, then what has been idle longest.
+    #[inline(never)]
+    pub fn evict<O: FlowObserver<K>, S: EventSink<K>>(&mut self, ears: &mut Ears<'_, O, S>) {
+        let mut victim = None;
+        for _ in 0..EVICTION_TRIES {
+            let Some((slot, due)) = self.wheel.least() else { break };
+            victim = Some(slot);
+            if self.class(slot) != Class::Normal || self.deadline(slot) < due {
+                break;
+            }
+            // Lazily scheduled: it has been seen since. Put it where it belongs and look again.
+            self.reschedule(slot);
+        }
+        let Some(slot) = victim else { return };
+        let hot = &self.hot[slot as usize];
+        let closed = over(hot.track.l4(), hot.track.state());
+        if closed.is_none() {
+            let kind = AnomalyKind::FlowTableEviction { max_flows: self.max_flows };
+            let (key, ts) = (hot.key, self.clock);
+            ears.hooks.anomaly(&kind);
+            ears.sink.event(FlowEvent::Anomaly { key: Some(key), kind, ts });
+        }
+        self.end(slot, closed.unwrap_or(EndReason::Evicted), ears);
+    }
+
+    /// Handles at most `budget` due flows; `true` when more may be due.
+    pub fn expire<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        now: Timestamp,
+        budget: usize,
+        ears: &mut Ears<'_, O, S>,
+    ) -> bool {
+        self.clock = self.clock.max(now);
+        for _ in 0..budget {
+            let Some(slot) = self.wheel.pop_due(self.clock) else { return false };
+            let hot = &self.hot[slot as usize];
+            let quiet_ns = self.clock.nanos_since(hot.touched());
+            let active_due = hot.active_due;
+            if quiet_ns > self.idle_ns(slot) {
+                self.end_idle(slot, ears);
+                continue;
+            }
+            if active_due != NEVER && from_coarse(active_due) <= self.clock {
+                self.report(slot, ears);
+            }
+            self.reschedule(slot);
+        }
+        true
+    }
+
+    /// Ends a flow whose idle timeout is over. If a record was due before that, it comes first:
+    /// the records of a flow must not depend on when its tracker gets round to it.
+    fn end_idle<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let hot = &self.hot[slot as usize];
+        let reason = over(hot.track.l4(), hot.track.state()).unwrap_or(EndReason::Idle);
+        let idle_at = hot.touched().plus_nanos(self.idle_ns(slot));
+        if hot.active_due != NEVER && from_coarse(hot.active_due) <= idle_at {
+            self.report(slot, ears);
+        }
+        self.end(slot, reason, ears);
+    }
+
+    pub fn next_due(&self) -> Option<Timestamp> {
+        self.wheel.next_due()
+    }
+
+    /// Ends one flow, whichever; `false` when there is none.
+    pub fn drain_one<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        otherwise: EndReason,
+        ears: &mut Ears<'_, O, S>,
+    ) -> bool {
+        let Some((slot, _)) = self.wheel.least() else { return false };
+        let track = &self.hot[slot as usize].track;
+        let reason = over(track.l4(), track.state()).unwrap_or(otherwise);
+        self.end(slot, reason, ears);
+        true
+    }
+
+    pub fn set_max_flows(&mut self, max_flows: usize) {
+        self.max_flows = max_flows;
+    }
+
+    pub fn capacity(&self) -> usize {
+        self.hot.capacity()
+    }
+
+    pub fn slots(&self) -> impl Iterator<Item = (&K, FlowStats)> {
+        (0..self.hot.len() as u32).filter_map(|slot| {
+            let hot = &self.hot[slot as usize];
+            let live = self.table.find(hot.tag, |found| found == slot).is_some();
+            live.then(|| (&hot.key, self.stats(slot)))
+        })
+    }
+}
+
+/// How a connection that is over ended.
+fn over(l4: L4, state: TcpState) -> Option<EndReason> {
+    match state {
+        _ if l4 != L4::Tcp => None,
+        TcpState::Closed => Some(EndReason::Rst),
+        state if state.is_finished() => Some(EndReason::Fin),
+        _ => None,
+    }
+}
