@@ -58,6 +58,8 @@ pub(super) fn tcp(datagram: Bytes<'_>, at: usize) -> Upper {
             ack: header.acknowledgment_number(),
             flags,
             window: header.window_size(),
+            // 20 to 60: the data offset is four bits.
+            header_len: bytes.len() as u8,
             window_scale,
         }),
         payload: datagram.payload(at + bytes.len()),
