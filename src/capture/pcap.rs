@@ -1,0 +1,155 @@
+//! pcap files: microseconds and nanoseconds, both byte orders, and the "modified" records.
+//!
+//! Contract: sans-IO and total. [`Pcap::parse`] takes the bytes at hand, hands out frames that lie whole in them,
+//! and says what it lacks. Nothing is believed: a captured length above [`FRAME_BYTES_MAX`] is damage, a captured
+//! length above the wire length raises the wire length, a fraction of a second of one second or more carries over.
+//!
+//! The parser is our own: records are so plain that a block parser's generality costs more than it saves.
+
+use super::file::Interface;
+use super::{BrokenReason, FRAME_BYTES_MAX};
+use crate::frame::{Frame, LinkType};
+use crate::time::Timestamp;
+
+/// Length of the file's header in bytes.
+pub(super) const HEADER_BYTES: usize = 24;
+/// Length of a record's header in bytes: seconds, fraction, captured length, wire length.
+const RECORD_BYTES: usize = 16;
+/// The same in the "modified" format (Kuznetzov's patch): interface index, protocol, packet type, padding follow.
+const MODIFIED_RECORD_BYTES: usize = 24;
+
+const MAGIC_MICROS: u32 = 0xa1b2_c3d4;
+const MAGIC_NANOS: u32 = 0xa1b2_3c4d;
+const MAGIC_MODIFIED: u32 = 0xa1b2_cd34;
+/// The major version of every pcap file since 1998.
+const VERSION_MAJOR: u16 = 2;
+/// The link type's part of the header's last field; the bits above tell the length of the FCS.
+const LINK_MASK: u32 = 0xffff;
+
+/// Why a parser stopped.
+pub(super) enum Stop {
+    /// It gave as many frames as it was asked for.
+    Full,
+    /// What follows is not whole.
+    Starved {
+        /// What is not.
+        what: &'static str,
+        /// How many bytes it takes at least, from where the parser stopped.
+        needed: u64,
+    },
+    /// What follows is wrong.
+    Broken(BrokenReason),
+}
+
+/// State of a pcap file: its header.
+#[derive(Clone, Debug)]
+pub(super) struct Pcap {
+    pub(super) interface: Interface,
+    big_endian: bool,
+    fraction_ns: u64,
+    record_bytes: usize,
+}
+
+impl Pcap {
+    /// Whether a file that begins so is pcap.
+    pub(super) fn is(first: [u8; 4]) -> bool {
+        order_and_magic(first).is_some()
+    }
+
+    /// From the file's header; the file's interface gets number `id`.
+    pub(super) fn new(header: &[u8; HEADER_BYTES], id: u16) -> Result<Self, BrokenReason> {
+        let first = [header[0], header[1], header[2], header[3]];
+        let (big_endian, magic) =
+            order_and_magic(first).ok_or(BrokenReason::Magic { found: first })?;
+        let u16_at = |at: usize| {
+            let bytes = [header[at], header[at + 1]];
+            if big_endian { u16::from_be_bytes(bytes) } else { u16::from_le_bytes(bytes) }
+        };
+        let (major, minor) = (u16_at(4), u16_at(6));
+        if major != VERSION_MAJOR {
+            return Err(BrokenReason::Version { format: "pcap", major, minor, known: "2.x" });
+        }
+        let network = [header[20], header[21], header[22], header[23]];
+        let network =
+            if big_endian { u32::from_be_bytes(network) } else { u32::from_le_bytes(network) };
+        Ok(Self {
+            interface: Interface { id, link: LinkType((network & LINK_MASK) as u16) },
+            big_endian,
+            fraction_ns: if magic == MAGIC_NANOS { 1 } else { 1_000 },
+            record_bytes: if magic == MAGIC_MODIFIED {
+                MODIFIED_RECORD_BYTES
+            } else {
+                RECORD_BYTES
+            },
+        })
+    }
+
+    /// Gives up to `max` frames from the front of `bytes` to `take`, with where in `bytes` each one's data begins.
+    /// Returns how many bytes were used up and why it stopped.
+    pub(super) fn parse<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        max: usize,
+        take: impl FnMut(Frame<'a>, usize),
+    ) -> (usize, Stop) {
+        // The byte order is chosen once a batch, not once a field.
+        if self.big_endian {
+            self.records(bytes, max, u32::from_be_bytes, take)
+        } else {
+            self.records(bytes, max, u32::from_le_bytes, take)
+        }
+    }
+
+    #[inline(always)]
+    fn records<'a>(
+        &self,
+        bytes: &'a [u8],
+        max: usize,
+        u32_of: impl Fn([u8; 4]) -> u32,
+        mut take: impl FnMut(Frame<'a>, usize),
+    ) -> (usize, Stop) {
+        let mut at = 0;
+        for _ in 0..max {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let Some((&[s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3], _)) =
+                rest.split_first_chunk::<RECORD_BYTES>()
+            else {
+                return (
+                    at,
+                    Stop::Starved { what: "record's header", needed: self.record_bytes as u64 },
+                );
+            };
+            let captured = u32_of([c0, c1, c2, c3]);
+            if captured as usize > FRAME_BYTES_MAX {
+                let reason = BrokenReason::FrameTooLong { claimed: captured, max: FRAME_BYTES_MAX };
+                return (at, Stop::Broken(reason));
+            }
+            let end = self.record_bytes + captured as usize;
+            let Some(data) = rest.get(self.record_bytes..end) else {
+                let what =
+                    if rest.len() < self.record_bytes { "record's header" } else { "record" };
+                return (at, Stop::Starved { what, needed: end as u64 });
+            };
+            // Below 2^62 + 2^42: neither product nor sum can overflow.
+            let nanos = u64::from(u32_of([s0, s1, s2, s3])) * 1_000_000_000
+                + u64::from(u32_of([f0, f1, f2, f3])) * self.fraction_ns;
+            let frame = Frame {
+                ts: Timestamp::from_nanos(nanos),
+                wire_len: u32_of([w0, w1, w2, w3]).max(captured),
+                link: self.interface.link,
+                interface: self.interface.id,
+                data,
+            };
+            take(frame, at + self.record_bytes);
+            at += end;
+        }
+        (at, Stop::Full)
+    }
+}
+
+/// Byte order (big-endian?) and magic number of a pcap file that begins so.
+fn order_and_magic(first: [u8; 4]) -> Option<(bool, u32)> {
+    [(true, u32::from_be_bytes(first)), (false, u32::from_le_bytes(first))]
+        .into_iter()
+        .find(|(_, magic)| matches!(*magic, MAGIC_MICROS | MAGIC_NANOS | MAGIC_MODIFIED))
+}
