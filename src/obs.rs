@@ -60,7 +60,6 @@ use crate::net::{L4, Side};
 
 /// Calls a hook; compiles to nothing under `--cfg flowscope_no_hooks`, which is how
 /// `bench/zero-cost.sh` shows that hooks without features cost nothing.
-#[allow(unused_macros)]
 macro_rules! hook {
     ($call:expr) => {
         #[cfg(not(flowscope_no_hooks))]
@@ -69,7 +68,6 @@ macro_rules! hook {
         }
     };
 }
-#[allow(unused_imports)]
 pub(crate) use hook;
 
 /// What a tracker reports to; does nothing, at no cost, without the features.

@@ -19,7 +19,7 @@ use super::wheel::{Class, Wheel};
 use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::frame::Frame;
 use crate::net::L4;
-use crate::obs::Hooks;
+use crate::obs::{Hooks, hook};
 use crate::time::{Timestamp, duration_ns};
 
 /// How many lazily scheduled flows an eviction looks at to find one that is really the most idle.
@@ -208,7 +208,7 @@ impl<K: Copy + Eq> Flows<K> {
             Seen::StrayRst => {
                 self.counters.rst_out_of_window += 1;
                 let kind = AnomalyKind::RstOutOfWindow { side: hot.side(end), seq: tcp.seq };
-                ears.hooks.anomaly(&kind);
+                hook!(ears.hooks.anomaly(&kind));
                 ears.sink.event(FlowEvent::Anomaly { key: Some(hot.key), kind, ts: packet.ts });
             }
             Seen::NewConnection => {
@@ -266,7 +266,7 @@ impl<K: Copy + Eq> Flows<K> {
     ) {
         if packet.role == Role::Unattributed {
             let kind = AnomalyKind::FragmentsUnattributed { packets: packet.frames };
-            ears.hooks.anomaly(&kind);
+            hook!(ears.hooks.anomaly(&kind));
             ears.sink.event(FlowEvent::Anomaly { key: Some(packet.key), kind, ts: packet.ts });
         }
         let hot = &self.hot[slot as usize];
@@ -325,7 +325,7 @@ impl<K: Copy + Eq> Flows<K> {
         self.generation += 1;
         self.counters.created += 1;
         let l4 = packet.proto.l4();
-        ears.hooks.flow_created(l4);
+        hook!(ears.hooks.flow_created(l4));
         ears.sink.event(FlowEvent::Started { key: packet.key, l4, ts: packet.ts });
         self.count(slot, packet, coarse(packet.ts));
         self.reschedule(slot);
@@ -424,7 +424,7 @@ impl<K: Copy + Eq> Flows<K> {
         self.generation += 1;
         self.counters.ended[reason as usize] += 1;
         self.counters.packets_ended += stats.packets();
-        ears.hooks.flow_ended(reason, &stats);
+        hook!(ears.hooks.flow_ended(reason, &stats));
         ears.sink.event(FlowEvent::Ended { key, reason, stats });
     }
 
@@ -447,7 +447,7 @@ impl<K: Copy + Eq> Flows<K> {
         if closed.is_none() {
             let kind = AnomalyKind::FlowTableEviction { max_flows: self.max_flows };
             let (key, ts) = (hot.key, self.clock);
-            ears.hooks.anomaly(&kind);
+            hook!(ears.hooks.anomaly(&kind));
             ears.sink.event(FlowEvent::Anomaly { key: Some(key), kind, ts });
         }
         self.end(slot, closed.unwrap_or(EndReason::Evicted), ears);

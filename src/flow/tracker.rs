@@ -9,7 +9,7 @@ use super::packet::Packet;
 use super::stats::FlowStats;
 use crate::event::{EndReason, EventSink};
 use crate::frame::Frame;
-use crate::obs::Hooks;
+use crate::obs::{Hooks, hook};
 use crate::time::{Timestamp, duration_ns};
 
 /// Frames or packets that are looked up together, so that their cache misses overlap.
@@ -86,6 +86,12 @@ impl<E: FlowExtractor> FlowTracker<E> {
         self
     }
 
+    /// What it reports to, for observers that have something to tell between packets. What they
+    /// tell is published with the next call that takes frames or time.
+    pub fn hooks_mut(&mut self) -> &mut Hooks {
+        &mut self.hooks
+    }
+
     /// Hashes with a fixed seed: for measurements that must repeat. Never on untrusted traffic.
     #[must_use]
     pub fn with_fixed_seed(mut self) -> Self {
@@ -111,7 +117,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
             self.ingest.batch(frames, &mut packets);
             let unmatched = self.ingest.counters().unmatched - unmatched;
             if unmatched > 0 {
-                self.hooks.unmatched(unmatched);
+                hook!(self.hooks.unmatched(unmatched));
             }
             self.account(&packets, frames, observer, sink);
             packets.clear();
@@ -160,11 +166,11 @@ impl<E: FlowExtractor> FlowTracker<E> {
             flows.expire(flows.clock, 2 * packets.len(), &mut ears);
         }
         let (packets, bytes) = counted;
-        self.hooks.batch(
+        hook!(self.hooks.batch(
             flows.counters.packets - packets,
             flows.counters.bytes - bytes,
             flows.len(),
-        );
+        ));
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) next has work: changes with every call that
@@ -198,7 +204,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         }
         let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
         let more = self.flows.expire(now, EXPIRE_BATCH, &mut ears);
-        self.hooks.batch(0, 0, self.flows.len());
+        hook!(self.hooks.batch(0, 0, self.flows.len()));
         more
     }
 
@@ -220,7 +226,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         self.packets = packets;
         let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
         while self.flows.drain_one(EndReason::Drained, &mut ears) {}
-        self.hooks.batch(0, 0, 0);
+        hook!(self.hooks.batch(0, 0, 0));
     }
 
     /// Ends one flow with [`EndReason::Forgotten`]; `false` when it is not there.
@@ -228,7 +234,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         let Some(slot) = self.flows.find(self.ingest.hash(key), key) else { return false };
         let mut ears = Ears { observer: &mut (), sink, hooks: &mut self.hooks };
         self.flows.end(slot, EndReason::Forgotten, &mut ears);
-        self.hooks.batch(0, 0, self.flows.len());
+        hook!(self.hooks.batch(0, 0, self.flows.len()));
         true
     }
 
@@ -246,7 +252,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
             self.flows.evict(&mut ears);
         }
         self.flows.set_max_flows(max_flows);
-        self.hooks.batch(0, 0, self.flows.len());
+        hook!(self.hooks.batch(0, 0, self.flows.len()));
         Ok(())
     }
 
@@ -298,7 +304,7 @@ impl<E: FlowExtractor> Drop for FlowTracker<E> {
         let mut sink = |_| {};
         let mut ears = Ears { observer: &mut (), sink: &mut sink, hooks: &mut self.hooks };
         while self.flows.drain_one(EndReason::Forgotten, &mut ears) {}
-        self.hooks.batch(0, 0, 0);
+        hook!(self.hooks.batch(0, 0, 0));
     }
 }
 
