@@ -107,6 +107,7 @@ fn a_tcp_segment_is_told_whole() {
                 ack: 0x0506_0708,
                 flags: TcpFlags(0x18),
                 window: 0x2000,
+                header_len: 20,
                 window_scale: None,
             }),
             payload: payload(54, 5, 5),
