@@ -18,8 +18,6 @@ use crate::time::Timestamp;
 pub struct FlowDriver<E: FlowExtractor> {
     tracker: FlowTracker<E>,
     reassembler: Reassembler<E::Key>,
-    /// For what happens between packets; packets come with the tracker's own.
-    hooks: Hooks,
 }
 
 /// What a driver's configuration was refused for.
@@ -43,7 +41,14 @@ impl<E: FlowExtractor> FlowDriver<E> {
         reassembly.validate()?;
         let tracker = FlowTracker::new(extractor, tracker)?;
         let reassembler = Reassembler::new(tracker.config().max_flows, &reassembly)?;
-        Ok(Self { tracker, reassembler, hooks: Hooks::default() })
+        Ok(Self { tracker, reassembler })
+    }
+
+    /// Reports to these hooks instead of the default ones.
+    #[must_use]
+    pub fn with_hooks(mut self, hooks: Hooks) -> Self {
+        self.tracker = self.tracker.with_hooks(hooks);
+        self
     }
 
     /// Whether anomalies of reassembly are events; its counters are kept either way. Default no.
@@ -79,7 +84,8 @@ impl<E: FlowExtractor> FlowDriver<E> {
         consumer: &mut C,
         sink: &mut S,
     ) -> bool {
-        let holes = self.reassembler.handle_timeout(now, consumer, sink, &mut self.hooks);
+        let hooks = self.tracker.hooks_mut();
+        let holes = self.reassembler.handle_timeout(now, consumer, sink, hooks);
         let mut watching = self.reassembler.watching(consumer);
         self.tracker.handle_timeout_observed(now, &mut watching, sink) || holes
     }

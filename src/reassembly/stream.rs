@@ -17,7 +17,7 @@
 //! words, and in-order data pass through from the frame.
 
 use super::segments::{Block, Hole, Piece, Pool, Segments};
-use crate::flow::tracker::Verdict;
+use crate::flow::observer::Verdict;
 use crate::time::Timestamp;
 
 /// What of the configuration a stream goes by.

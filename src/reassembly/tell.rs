@@ -11,7 +11,7 @@ use super::stream::{Cause, Note, Tell};
 use crate::event::{AnomalyKind, EventSink, FlowEvent};
 use crate::flow::FlowId;
 use crate::net::Side;
-use crate::obs::Hooks;
+use crate::obs::{Hooks, hook};
 use crate::time::Timestamp;
 
 /// What outlives the calls.
@@ -54,7 +54,7 @@ impl<'a, 'e, K: Copy, C, S: EventSink<K>> Teller<'a, 'e, K, C, S> {
 
     fn anomaly(&mut self, kind: AnomalyKind) {
         if self.emit_anomalies {
-            self.ears.hooks.anomaly(&kind);
+            hook!(self.ears.hooks.anomaly(&kind));
             self.ears.sink.event(FlowEvent::Anomaly { key: Some(self.key), kind, ts: self.ts });
         }
     }
@@ -62,7 +62,7 @@ impl<'a, 'e, K: Copy, C, S: EventSink<K>> Teller<'a, 'e, K, C, S> {
     fn overflow(&mut self, bytes: u64) {
         let side = self.side;
         self.counters.0[side as usize].dropped_oversize_bytes += bytes;
-        self.ears.hooks.dropped_oversize(side, bytes);
+        hook!(self.ears.hooks.dropped_oversize(side, bytes));
         self.anomaly(AnomalyKind::BufferOverflow { side, bytes });
     }
 }
@@ -109,7 +109,7 @@ impl<K: Copy, C: StreamSink<K>, S: EventSink<K>> Tell for Teller<'_, '_, K, C, S
             Note::Held => counters.out_of_order_segments += 1,
             Note::Far { seq } => {
                 counters.dropped_ooo_segments += 1;
-                self.ears.hooks.dropped_ooo(side, 1);
+                hook!(self.ears.hooks.dropped_ooo(side, 1));
                 self.anomaly(AnomalyKind::OutOfOrderSegment { side, seq });
             }
             Note::Conflict { bytes } => {

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::*;
 use crate::decode::{Payload, TcpHeader};
 use crate::event::{AnomalyKind, EndReason, EventLog, FlowEvent};
+use crate::flow::observer::{FlowObserver, Verdict};
 use crate::flow::packet::{Packet, Role};
-use crate::flow::tracker::{FlowObserver, Verdict};
 use crate::flow::{FlowStats, History, SideStats, Totals};
 use crate::frame::{Frame, LinkType};
 use crate::net::{End, IpProto, TcpFlags};
@@ -143,6 +143,7 @@ impl Bench {
                 ack: seg.ack.unwrap_or(0),
                 flags,
                 window: 65535,
+                header_len: 20,
                 window_scale: None,
             }),
             payload: Payload { offset: 7, captured, wire: captured + seg.cut },
