@@ -1,9 +1,9 @@
 //! What the table keeps of a flow: a hot entry of two cache lines and a cold one of one.
 //!
 //! ```text
-//! hot, 128 B   0 packets[2]  16 bytes[2]  32 last  40 tag  44 active_due  48 skew  50 vlan
+//! hot, 128 B   0 packets[2]  16 bytes[2]  32 last  40 tag  44 active_due  48 skew
 //!             52 TCP track (32)  84 key (44 for the 5-tuple)
-//! cold, 64 B   0 first  8 TCP odd moments (40)  48 history (15)  63 protocol
+//! cold, 64 B   0 first  8 TCP odd moments (40)  48 history (13)  61 protocol  62 VLAN
 //! ```
 
 use super::history::{History, Mark};
@@ -43,13 +43,11 @@ pub struct Hot<K> {
     pub last: Timestamp,
     /// The part of the key's hash that the table keeps.
     pub tag: u32,
-    /// When a record is due although the flow goes on, in coarse units.
+    /// When a record is due although the flow goes on, in coarse units of the flow's time.
     pub active_due: u32,
     /// How far the flow's own time is behind the tracker's clock, in coarse units: 0 but for
     /// captures whose time goes back. Expiry counts from the clock, records from the flow's time.
-    pub skew: u16,
-    /// Outermost VLAN plus one.
-    pub vlan: u16,
+    pub skew: u32,
     pub track: Track,
     pub key: K,
 }
@@ -65,6 +63,8 @@ pub struct Cold {
     pub tcp: TrackCold,
     pub history: History,
     pub proto: IpProto,
+    /// Outermost VLAN plus one.
+    pub vlan: u16,
 }
 
 /// What few flows ever have.
@@ -91,7 +91,6 @@ impl<K: Copy> Hot<K> {
             tag,
             active_due: NEVER,
             skew: 0,
-            vlan: packet.vlan,
             track: Track::untracked(packet.end, l4),
             key: packet.key,
         }
@@ -114,12 +113,7 @@ impl<K: Copy> Hot<K> {
     pub fn touch(&mut self, ts: Timestamp, now: Timestamp) {
         self.last = self.last.max(ts);
         let skew = now.nanos_since(self.last) >> COARSE_SHIFT;
-        self.skew = if skew == 0 { 0 } else { u16::try_from(skew + 1).unwrap_or(u16::MAX) };
-    }
-
-    /// What no update has told yet: packets and bytes by end.
-    pub fn since(&self, reported: &Totals) -> u64 {
-        self.total_packets() - reported.packets[0] - reported.packets[1]
+        self.skew = if skew == 0 { 0 } else { u32::try_from(skew + 1).unwrap_or(u32::MAX) };
     }
 
     /// Everything a flow adds up to.
@@ -144,7 +138,7 @@ impl<K: Copy> Hot<K> {
             initiator: side(initiator_end),
             responder: side(initiator_end.other()),
             proto: cold.proto,
-            vlan: self.vlan.checked_sub(1),
+            vlan: cold.vlan.checked_sub(1),
             tcp_state: is_tcp.then(|| self.track.state()),
             midstream: self.track.is_midstream(),
             history: cold.history.seen_from(initiator_end),

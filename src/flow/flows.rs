@@ -302,7 +302,8 @@ impl<K: Copy + Eq> Flows<K> {
         }
         let tag = tag(packet.hash);
         let mut hot = Hot::new(packet, tag);
-        let mut cold = Cold { first: packet.ts, proto: packet.proto, ..Cold::default() };
+        let mut cold =
+            Cold { first: packet.ts, proto: packet.proto, vlan: packet.vlan, ..Cold::default() };
         if let Some(tcp) = &packet.tcp {
             let marks = hot.track.open(&mut cold.tcp, packet.end, tcp, packet.payload.wire);
             cold.mark(marks.iter(), packet.end);
@@ -363,7 +364,11 @@ impl<K: Copy + Eq> Flows<K> {
     fn deadline(&self, slot: u32) -> Timestamp {
         let hot = &self.hot[slot as usize];
         let idle = hot.touched().plus_nanos(self.idle_ns(slot));
-        if hot.active_due == NEVER { idle } else { idle.min(from_coarse(hot.active_due)) }
+        match hot.active_due {
+            NEVER => idle,
+            _ if hot.skew != 0 => idle,
+            due => idle.min(from_coarse(due)),
+        }
     }
 
     fn reschedule(&mut self, slot: u32) {
@@ -465,12 +470,13 @@ impl<K: Copy + Eq> Flows<K> {
             let Some(slot) = self.wheel.pop_due(self.clock) else { return false };
             let hot = &self.hot[slot as usize];
             let quiet_ns = self.clock.nanos_since(hot.touched());
-            let active_due = hot.active_due;
+            let (active_due, skewed) = (hot.active_due, hot.skew != 0);
             if quiet_ns > self.idle_ns(slot) {
                 self.end_idle(slot, ears);
                 continue;
             }
-            if active_due != NEVER && from_coarse(active_due) <= self.clock {
+            // A flow whose time is behind the clock is reported by its own packets.
+            if active_due != NEVER && !skewed && from_coarse(active_due) <= self.clock {
                 self.report(slot, ears);
             }
             self.reschedule(slot);
@@ -487,7 +493,7 @@ impl<K: Copy + Eq> Flows<K> {
     ) {
         let hot = &self.hot[slot as usize];
         let reason = over(hot.track.l4(), hot.track.state()).unwrap_or(EndReason::Idle);
-        let idle_at = hot.touched().plus_nanos(self.idle_ns(slot));
+        let idle_at = hot.last.plus_nanos(self.idle_ns(slot));
         if hot.active_due != NEVER && from_coarse(hot.active_due) <= idle_at {
             self.report(slot, ears);
         }

@@ -68,21 +68,21 @@ const FLIPPED: u8 = Mark::Flipped as u8;
 /// What happened on a TCP connection, in order. Displays as the string.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct History {
-    packed: [u8; 15],
+    packed: [u8; 13],
 }
 
 impl History {
-    /// Letters that fit: every mark once a side, and one flip.
-    pub const MAX_LETTERS: usize = 24;
+    /// Letters that fit: the first ones, and no connection known has more.
+    pub const MAX_LETTERS: usize = 20;
 
     fn get(self) -> u128 {
         let mut bytes = [0; 16];
-        bytes[..15].copy_from_slice(&self.packed);
+        bytes[..13].copy_from_slice(&self.packed);
         u128::from_le_bytes(bytes)
     }
 
     fn set(&mut self, packed: u128) {
-        self.packed.copy_from_slice(&packed.to_le_bytes()[..15]);
+        self.packed.copy_from_slice(&packed.to_le_bytes()[..13]);
     }
 
     /// Appends a mark by `end`; when full, nothing.

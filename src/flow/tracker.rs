@@ -317,3 +317,6 @@ impl<E: FlowExtractor> std::fmt::Debug for FlowTracker<E> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
