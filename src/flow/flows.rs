@@ -163,15 +163,12 @@ impl<K: Copy + Eq> Flows<K> {
             self.report(slot, ears);
         }
 
-        let hot = &mut self.hot[slot as usize];
-        match &packet.tcp {
-            Some(tcp) if hot.track.observe_common(packet.end, tcp, packet.payload.wire) => {}
-            Some(_) => {
-                if !self.observe_tcp(slot, packet, frame, ears) {
-                    return;
-                }
+        if let Some(tcp) = &packet.tcp {
+            let track = &mut self.hot[slot as usize].track;
+            let common = track.observe_common(packet.end, tcp, packet.payload.wire);
+            if !common && !self.observe_tcp(slot, packet, frame, ears) {
+                return;
             }
-            None => {}
         }
         self.count(slot, packet, now);
         self.after(slot, packet, frame, ears);
@@ -519,10 +516,6 @@ impl<K: Copy + Eq> Flows<K> {
 
     pub fn set_max_flows(&mut self, max_flows: usize) {
         self.max_flows = max_flows;
-    }
-
-    pub fn capacity(&self) -> usize {
-        self.hot.capacity()
     }
 
     pub fn slots(&self) -> impl Iterator<Item = (&K, FlowStats)> {
