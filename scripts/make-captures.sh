@@ -290,10 +290,10 @@ lossy() {
     rm "$tmp/LOSS"
 }
 
-# The client goes away in mid-transfer with bytes unread: its kernel sends RST.
+# The client reads slower than the server sends and goes away with bytes unread: its kernel sends RST, no FIN.
 aborted() {
     local code=0
-    in_a curl -s --max-time 1 -o "$tmp/part" "http://$server4/huge.bin" || code=$?
+    in_a curl -s --limit-rate 8k --max-time 1.5 -o "$tmp/part" "http://$server4/huge.bin" || code=$?
     sleep 0.5
     : >"$tmp/nginx/access.log"
     jq -nc --argjson code "$code" --argjson part "$(body "$tmp/part" /huge.bin 200)" \
@@ -322,13 +322,14 @@ shell() {
 }
 
 speed() {
-    in_a iperf3 -c $server4 -P 2 -n 128K -l 4K -J >"$tmp/tcp.json"
+    in_a iperf3 -c $server4 -P 2 -b 5M -n 128K -l 4K -J >"$tmp/tcp.json"
     sleep 0.3
     in_a iperf3 -c $server4 -u -b 1M -n 20K -l 1000 -J >"$tmp/udp.json"
     jq -c -n --slurpfile tcp "$tmp/tcp.json" --slurpfile udp "$tmp/udp.json" '{iperf3: {
         control_connections: 2,
         tcp: [range($tcp[0].start.connected | length) as $i
-              | {local_port: $tcp[0].start.connected[$i].local_port, sent: $tcp[0].end.streams[$i].sender.bytes}],
+              | {local_port: $tcp[0].start.connected[$i].local_port, sent: $tcp[0].end.streams[$i].sender.bytes,
+                 received: $tcp[0].end.streams[$i].receiver.bytes}],
         udp: {local_port: $udp[0].start.connected[0].local_port, bytes: $udp[0].end.sum.bytes,
               packets: $udp[0].end.sum.packets, lost: $udp[0].end.sum.lost_packets}}}'
 }

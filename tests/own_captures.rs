@@ -274,7 +274,10 @@ fn iperf3_sent_what_is_counted_though_the_frames_are_cut() {
         let port = number(&stream["local_port"]) as u16;
         let flow = tcp.iter().find(|flow| flow.tuple.src_port == port).expect("a stream's flow");
         let sent = flow.sent_by(Side::Initiator);
-        assert_eq!(sent.bytes.len() as u64 + sent.missing, number(&stream["sent"]) + COOKIE);
+        // It stops with bytes still in the kernel: what went out is between what it wrote and
+        // what the other end had read.
+        let bytes = sent.bytes.len() as u64 + sent.missing - COOKIE;
+        assert!((number(&stream["received"])..=number(&stream["sent"])).contains(&bytes));
         assert!(sent.missing > 0, "payload beyond the snapshot length is a gap");
     }
 
