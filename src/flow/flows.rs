@@ -404,7 +404,7 @@ impl<K: Copy + Eq> Flows<K> {
         ears.sink.event(FlowEvent::Updated { key, stats });
     }
 
-    /// The one way out of the table.
+    /// The one way out of the table, but for [`drain`](Self::drain).
     #[inline(never)]
     pub fn end<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
@@ -412,18 +412,27 @@ impl<K: Copy + Eq> Flows<K> {
         reason: EndReason,
         ears: &mut Ears<'_, O, S>,
     ) {
-        let stats = self.stats(slot);
-        let hot = &self.hot[slot as usize];
-        let (key, tag) = (hot.key, hot.tag);
-        ears.observer.on_end(FlowId(slot), &key, &stats, reason, ears.sink, ears.hooks);
-        if hot.track.has_extra() {
-            self.extras.remove(&slot);
-        }
-        let removed = self.table.remove(tag, slot);
+        let removed = self.table.remove(self.hot[slot as usize].tag, slot);
         debug_assert!(removed, "a live slot is in the table");
         self.wheel.cancel(slot);
         self.free.push(slot);
         self.generation += 1;
+        self.tell_end(slot, reason, ears);
+    }
+
+    fn tell_end<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        reason: EndReason,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let stats = self.stats(slot);
+        let hot = &self.hot[slot as usize];
+        let key = hot.key;
+        ears.observer.on_end(FlowId(slot), &key, &stats, reason, ears.sink, ears.hooks);
+        if hot.track.has_extra() {
+            self.extras.remove(&slot);
+        }
         self.counters.ended[reason as usize] += 1;
         self.counters.packets_ended += stats.packets();
         hook!(ears.hooks.flow_ended(reason, &stats));
@@ -501,17 +510,25 @@ impl<K: Copy + Eq> Flows<K> {
         self.wheel.next_due()
     }
 
-    /// Ends one flow, whichever; `false` when there is none.
-    pub fn drain_one<O: FlowObserver<K>, S: EventSink<K>>(
+    /// Ends every flow, in the order of the slab: memory is walked once, from end to end.
+    pub fn drain<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
         otherwise: EndReason,
         ears: &mut Ears<'_, O, S>,
-    ) -> bool {
-        let Some((slot, _)) = self.wheel.least() else { return false };
-        let track = &self.hot[slot as usize].track;
-        let reason = over(track.l4(), track.state()).unwrap_or(otherwise);
-        self.end(slot, reason, ears);
-        true
+    ) {
+        for slot in 0..self.hot.len() as u32 {
+            if self.wheel.contains(slot) {
+                let track = &self.hot[slot as usize].track;
+                let reason = over(track.l4(), track.state()).unwrap_or(otherwise);
+                self.tell_end(slot, reason, ears);
+            }
+        }
+        self.table.clear();
+        self.wheel.clear();
+        self.hot.clear();
+        self.cold.clear();
+        self.free.clear();
+        self.generation += 1;
     }
 
     pub fn set_max_flows(&mut self, max_flows: usize) {
@@ -520,9 +537,8 @@ impl<K: Copy + Eq> Flows<K> {
 
     pub fn slots(&self) -> impl Iterator<Item = (&K, FlowStats)> {
         (0..self.hot.len() as u32).filter_map(|slot| {
-            let hot = &self.hot[slot as usize];
-            let live = self.table.find(hot.tag, |found| found == slot).is_some();
-            live.then(|| (&hot.key, self.stats(slot)))
+            let key = &self.hot[slot as usize].key;
+            self.wheel.contains(slot).then(|| (key, self.stats(slot)))
         })
     }
 }

@@ -75,6 +75,12 @@ impl Table {
         self.len == 0
     }
 
+    /// Forgets every entry.
+    pub fn clear(&mut self) {
+        self.buckets.fill(Bucket::EMPTY);
+        self.len = 0;
+    }
+
     #[inline]
     fn at(&self, index: u32) -> Bucket {
         self.buckets[(index & self.mask) as usize]

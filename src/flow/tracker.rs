@@ -225,7 +225,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         packets.clear();
         self.packets = packets;
         let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
-        while self.flows.drain_one(EndReason::Drained, &mut ears) {}
+        self.flows.drain(EndReason::Drained, &mut ears);
         hook!(self.hooks.batch(0, 0, 0));
     }
 
@@ -303,7 +303,7 @@ impl<E: FlowExtractor> Drop for FlowTracker<E> {
     fn drop(&mut self) {
         let mut sink = |_| {};
         let mut ears = Ears { observer: &mut (), sink: &mut sink, hooks: &mut self.hooks };
-        while self.flows.drain_one(EndReason::Forgotten, &mut ears) {}
+        self.flows.drain(EndReason::Forgotten, &mut ears);
         hook!(self.hooks.batch(0, 0, 0));
     }
 }

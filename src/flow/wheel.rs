@@ -84,6 +84,19 @@ impl Wheel {
         self.len == 0
     }
 
+    /// Whether a slot is scheduled.
+    pub fn contains(&self, slot: u32) -> bool {
+        self.links.get(slot as usize).is_some_and(|link| link.prev != NIL)
+    }
+
+    /// Forgets every slot.
+    pub fn clear(&mut self) {
+        self.links.clear();
+        self.heads.fill(NIL);
+        self.occupied = [[0; WORDS]; CLASSES];
+        self.len = 0;
+    }
+
     /// Schedules a slot, or moves it. `now` is only looked at when the wheel is empty.
     pub fn schedule(&mut self, slot: u32, class: Class, deadline: Timestamp, now: Timestamp) {
         self.cancel(slot);
