@@ -48,8 +48,9 @@ use crate::net::Side;
 
 /// Who takes the bytes. `flow` names the flow until its `Ended` event, and is used again after.
 ///
-/// Called from the packet path: be quick. Sides are told as they are known at the time: in
-/// mid-stream they are a guess until the handshake or the flow's end says otherwise.
+/// Called from the packet path: be quick. `flow` and `side` together name one stream: which end
+/// counts as the initiator is settled when a flow's first byte is told. Should the tracker learn
+/// better later (only in mid-stream, when data come before a reordered SYN), its statistics say so.
 pub trait StreamSink<K> {
     /// The next bytes of a side. `offset` counts from the start of its stream.
     fn data(&mut self, key: &K, flow: FlowId, side: Side, offset: u64, bytes: &[u8]);

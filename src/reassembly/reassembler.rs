@@ -18,9 +18,31 @@ use crate::time::{Timestamp, duration_ns};
 /// Holes that one call of [`Reassembler::handle_timeout`] looks at.
 const TIMEOUTS_PER_CALL: usize = 256;
 
-/// The two streams of a flow, by the [`End`] that sends them: who opened the conversation may be
-/// found out late, who sends may not.
-type Pair = [Stream; 2];
+/// The two streams of a flow.
+#[derive(Debug)]
+struct Pair {
+    /// By the [`End`] that sends them: who opened the conversation may be found out late, who
+    /// sends may not.
+    streams: [Stream; 2],
+    /// Who is told as the initiator: the latest opinion when the first byte is told, and that one
+    /// ever after, because a consumer takes a flow and a side for one stream.
+    initiator_end: End,
+}
+
+impl Pair {
+    fn new(initiator_end: End) -> Self {
+        Self { streams: Default::default(), initiator_end }
+    }
+
+    /// Takes an opinion of who opened the conversation; returns the one that holds.
+    #[inline]
+    fn initiator_end(&mut self, opinion: End) -> End {
+        if !self.streams.iter().any(Stream::has_told) {
+            self.initiator_end = opinion;
+        }
+        self.initiator_end
+    }
+}
 
 /// The streams of a tracker's flows.
 ///
@@ -133,7 +155,7 @@ impl<K: Copy> Reassembler<K> {
         let Some((held, pool)) = self.holes.get(store) else { return };
         let place = self.places.get(held.owner.flow.0 as usize).and_then(|&n| n.checked_sub(1));
         let Some(pair) = place.and_then(|place| self.pairs.get_mut(place as usize)) else { return };
-        let stream = &mut pair[held.owner.end as usize];
+        let stream = &mut pair.streams[held.owner.end as usize];
         let mut teller = Teller::new(&held.owner, now, &mut self.book, ears);
         stream.expire(&mut held.segments, pool, now, &self.limits, &mut teller);
         self.holes.settle(store, stream, &self.limits);
@@ -142,19 +164,20 @@ impl<K: Copy> Reassembler<K> {
     /// A TCP segment of a flow, not a RST.
     fn segment<C: StreamSink<K>, S: EventSink<K>>(
         &mut self,
-        owner: Owner<K>,
+        mut owner: Owner<K>,
         ack: Option<u32>,
         segment: &Segment<'_>,
         ears: &mut Ears<'_, C, S>,
     ) -> Verdict {
-        let Some(place) = self.place_or_new(owner.flow) else { return Verdict::Keep };
+        let Some(place) = self.place_or_new(&owner) else { return Verdict::Keep };
         let Some(pair) = self.pairs.get_mut(place) else { return Verdict::Keep };
+        owner.initiator_end = pair.initiator_end(owner.initiator_end);
         if let Some(ack) = ack {
-            pair[owner.end.other() as usize].acknowledged(ack, &self.limits);
+            pair.streams[owner.end.other() as usize].acknowledged(ack, &self.limits);
         }
         // Ages are judged by the flow's own packets first, so that what is told does not depend
         // on when the timers are looked at.
-        let waiting = [pair[0].store, pair[1].store];
+        let waiting = [pair.streams[0].store, pair.streams[1].store];
         for store in waiting.into_iter().flatten() {
             if let Some((held, _)) = self.holes.get(store) {
                 held.owner.initiator_end = owner.initiator_end;
@@ -162,7 +185,7 @@ impl<K: Copy> Reassembler<K> {
             }
         }
         let Some(pair) = self.pairs.get_mut(place) else { return Verdict::Keep };
-        let stream = &mut pair[owner.end as usize];
+        let stream = &mut pair.streams[owner.end as usize];
         let mut teller = Teller::new(&owner, segment.ts, &mut self.book, ears);
         let Step::Store(piece) = stream.segment(segment, &self.limits, &mut teller) else {
             return Verdict::Keep;
@@ -186,9 +209,9 @@ impl<K: Copy> Reassembler<K> {
         let Some(place) = self.places.get_mut(flow.0 as usize).map(std::mem::take) else { return };
         let Some(place) = place.checked_sub(1) else { return };
         let Some(pair) = self.pairs.get_mut(place as usize) else { return };
-        let initiator_end = stats.initiator_end;
+        let initiator_end = pair.initiator_end(stats.initiator_end);
         for end in [initiator_end, initiator_end.other()] {
-            let stream = &mut pair[end as usize];
+            let stream = &mut pair.streams[end as usize];
             let owner = Owner { key: *key, flow, end, initiator_end };
             let mut teller = Teller::new(&owner, stats.last, &mut self.book, ears);
             match stream.store.and_then(|store| Some((store, self.holes.get(store)?))) {
@@ -199,18 +222,22 @@ impl<K: Copy> Reassembler<K> {
                 None => stream.finish(None, &mut teller),
             }
         }
-        *pair = Pair::default();
         self.free.push(place);
     }
 
     /// Where a flow's streams are.
-    fn place_or_new(&mut self, flow: FlowId) -> Option<usize> {
-        let slot = self.places.get_mut(flow.0 as usize)?;
+    #[inline]
+    fn place_or_new(&mut self, owner: &Owner<K>) -> Option<usize> {
+        let slot = self.places.get_mut(owner.flow.0 as usize)?;
         if *slot == 0 {
+            let fresh = Pair::new(owner.initiator_end);
             *slot = match self.free.pop() {
-                Some(place) => place + 1,
+                Some(place) => {
+                    *self.pairs.get_mut(place as usize)? = fresh;
+                    place + 1
+                }
                 None => {
-                    self.pairs.push(Pair::default());
+                    self.pairs.push(fresh);
                     u32::try_from(self.pairs.len()).ok()?
                 }
             };

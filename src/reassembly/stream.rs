@@ -254,6 +254,11 @@ impl Stream {
         }
     }
 
+    /// Whether anyone was told of it.
+    pub(crate) fn has_told(&self) -> bool {
+        self.next > 0 || self.state == State::Ended
+    }
+
     /// Finds where the stream starts. A SYN moves the start of a stream of which nothing is
     /// known yet: a retransmitted one with another number, or one that came after the first ACK.
     #[inline]
