@@ -8,8 +8,8 @@
 //! |---|---|
 //! | [`time`], [`net`], [`frame`] | the words everything else is written in |
 //! | [`decode`] | one frame's bytes → [`Layers`](decode::Layers), a total function |
-//! | [`flow`] | keys, the flow table, TCP, timers: [`FlowTracker`](flow::FlowTracker) |
-//! | [`reassembly`], [`driver`] | in-order byte streams: [`FlowDriver`](driver::FlowDriver) |
+//! | [`flow`] | keys, the flow table, TCP, timers: [`FlowTracker`] |
+//! | [`reassembly`], [`driver`] | in-order byte streams: [`FlowDriver`] |
 //! | [`event`], [`obs`] | what a tracker tells, and under which names |
 //! | `capture` | capture files (feature `capture`) |
 //! | `export`, `sensor`, `cli` | the `flowscope` binary (feature `sensor`) |
@@ -40,3 +40,8 @@ pub use event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 pub use flow::{FlowExtractor, FlowStats, FlowTracker, TrackerConfig};
 pub use frame::{Frame, LinkType};
 pub use time::Timestamp;
+
+/// The README's example is compiled and run.
+#[cfg(all(doctest, feature = "capture"))]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -3,7 +3,7 @@
 //! Contract: a slot is in the wheel at most once. It is handed out by [`Wheel::pop_due`] not before its
 //! deadline and at most [`TICK_NS`] after it, or earlier when the deadline was beyond the wheel's
 //! horizon; the caller looks at the real deadline then and schedules it again. Every operation is
-//! O(1) but for a scan of [`WORDS`] words.
+//! O(1) but for a scan of `WORDS` words.
 //!
 //! There is one ring per [`Class`], so that the same lists say what is worth least when room is needed:
 //! within a class, what would have expired first.
