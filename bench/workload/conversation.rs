@@ -246,7 +246,7 @@ impl<'a> Planner<'a> {
             now = self.burst(CLIENT, request, now) + server_ns + self.rng.range(MS, 10 * MS);
             // Half of all answers have one segment, a quarter two or three, and so on: few
             // connections have most of the bytes.
-            let octave = self.rng.next().trailing_zeros().min(11);
+            let octave = self.rng.next().trailing_zeros().min(9);
             let answer = (1 << octave) + self.rng.below(1 << octave);
             now = self.burst(SERVER, answer, now) + client_ns + server_ns + 6 * MS;
         }
@@ -326,7 +326,6 @@ impl<'a> Planner<'a> {
             sender.seen = vec![false; sender.segments.len()];
             sender.arrived = vec![false; sender.segments.len()];
             truth.stream_bytes = u64::from(sender.stream_bytes);
-            // From here on what has arrived in order, not what will be sent.
         }
         let mut plan: Vec<Planned> = Vec::with_capacity(events.len() * 2);
         for (at_ns, side, event) in events {

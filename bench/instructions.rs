@@ -1,0 +1,308 @@
+//! Runs one stage on one workload in memory, so that callgrind can count its instructions, and
+//! prints its time; or measures a tracker's memory and its longest pause.
+//!
+//! ```text
+//! cargo run --release --example instructions -- tracker A --scale 0.1 --runs 5
+//! ```
+//!
+//! `bench/instructions.sh` runs all of it. A stage does its measured work in functions named
+//! `measured_…` and nowhere else: callgrind collects in those alone.
+
+// For the counting allocator at the end, and nothing else.
+#![allow(unsafe_code)]
+
+#[allow(dead_code, reason = "shared with the generator, which uses other parts of it")]
+mod workload;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::error::Error;
+use std::hint::black_box;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use flowscope::decode::decode;
+use flowscope::flow::ingest::Ingest;
+use flowscope::flow::{ByFiveTuple, FlowKey, Packet};
+use flowscope::{FlowEvent, FlowTracker, Frame, LinkType, Timestamp, TrackerConfig};
+use workload::{Loaded, Workload};
+
+const HELP: &str = "\
+Usage: instructions STAGE [A|B|C] [--scale X] [--runs N]
+
+Stages: decode ingest tracker reassembly json memory pause
+Prints: stage workload units nanoseconds-per-unit, the least and the median of the runs";
+
+/// Frames a batch, as the replay loop has them.
+const BATCH: usize = 256;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let mut names = Vec::new();
+    let (mut scale, mut runs) = (0.1, 1);
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
+        let mut value = || args.next().ok_or(format!("{arg} wants a value\n\n{HELP}"));
+        match arg.as_str() {
+            "--scale" => scale = value()?.parse()?,
+            "--runs" => runs = value()?.parse()?,
+            _ => names.push(arg),
+        }
+    }
+    let stage = names.first().ok_or(HELP)?.as_str();
+    let workload = match names.get(1) {
+        Some(name) => Workload::parse(name).ok_or(HELP)?,
+        None => Workload::A,
+    };
+    match stage {
+        "memory" => memory(scale)?,
+        "pause" => pause(scale, runs)?,
+        _ => time(stage, workload, scale, runs)?,
+    }
+    Ok(())
+}
+
+/// Runs a stage and prints what a unit of it takes.
+fn time(stage: &str, workload: Workload, scale: f64, runs: usize) -> Result<(), Box<dyn Error>> {
+    let loaded = Loaded::new(workload, scale);
+    let frames = frames(&loaded);
+    let mut results = Vec::new();
+    for _ in 0..runs.max(1) {
+        results.push(match stage {
+            "decode" => stage_decode(&frames),
+            "ingest" => stage_ingest(&frames),
+            "tracker" => stage_tracker(&frames, config(&loaded))?,
+            "reassembly" => stage_reassembly(&frames, config(&loaded), &loaded)?,
+            #[cfg(feature = "sensor")]
+            "json" => json::stage(&frames, config(&loaded))?,
+            _ => return Err(format!("no stage {stage}\n\n{HELP}").into()),
+        });
+    }
+    results.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let (units, least) = results[0];
+    let (_, median) = results[results.len() / 2];
+    let per_unit = |ns: f64| ns / units as f64;
+    let (least, median) = (per_unit(least), per_unit(median));
+    println!("{stage} {} {units} {least:.1} {median:.1}", workload.name());
+    Ok(())
+}
+
+fn frames(loaded: &Loaded) -> Vec<Frame<'_>> {
+    let frame = |(ts_ns, data): (u64, _)| frame_of(ts_ns, data);
+    loaded.iter().map(frame).collect()
+}
+
+fn frame_of(ts_ns: u64, data: &[u8]) -> Frame<'_> {
+    Frame {
+        ts: Timestamp::from_nanos(ts_ns),
+        wire_len: data.len() as u32,
+        link: LinkType::ETHERNET,
+        interface: 0,
+        data,
+    }
+}
+
+/// Room for every flow of the workload and a tenth more, as `bench/peers.sh` gives it.
+fn config(loaded: &Loaded) -> TrackerConfig {
+    let flows = loaded.truth.flows.len();
+    TrackerConfig { max_flows: flows + flows / 10 + 1, ..TrackerConfig::default() }
+}
+
+/// Units of work, and nanoseconds for all of them.
+type Took = (usize, f64);
+
+fn took(units: usize, begin: Instant) -> Took {
+    (units, begin.elapsed().as_nanos() as f64)
+}
+
+fn stage_decode(frames: &[Frame<'_>]) -> Took {
+    let begin = Instant::now();
+    measured_decode(frames);
+    took(frames.len(), begin)
+}
+
+#[inline(never)]
+fn measured_decode(frames: &[Frame<'_>]) {
+    for frame in frames {
+        black_box(decode(frame));
+    }
+}
+
+fn stage_ingest(frames: &[Frame<'_>]) -> Took {
+    let mut ingest = Ingest::new(ByFiveTuple::default(), 4096, 30_000_000_000);
+    let mut packets = Vec::with_capacity(BATCH);
+    let begin = Instant::now();
+    measured_ingest(&mut ingest, frames, &mut packets);
+    took(frames.len(), begin)
+}
+
+#[inline(never)]
+fn measured_ingest(
+    ingest: &mut Ingest<ByFiveTuple>,
+    frames: &[Frame<'_>],
+    packets: &mut Vec<Packet<FlowKey>>,
+) {
+    for batch in frames.chunks(BATCH) {
+        packets.clear();
+        ingest.batch(batch, packets);
+        black_box(&*packets);
+    }
+}
+
+/// The packets of all frames, as the tracker takes them.
+fn packets(frames: &[Frame<'_>]) -> Vec<Packet<FlowKey>> {
+    let mut ingest = Ingest::new(ByFiveTuple::default(), 4096, 30_000_000_000);
+    let mut packets = Vec::with_capacity(frames.len());
+    ingest.batch(frames, &mut packets);
+    packets
+}
+
+/// The tracker alone: table, timers, TCP, statistics, events. Frames become packets beforehand, and
+/// flows end afterwards.
+fn stage_tracker(frames: &[Frame<'_>], config: TrackerConfig) -> Result<Took, Box<dyn Error>> {
+    let packets = packets(frames);
+    let flows = config.max_flows;
+    let mut tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
+    let mut events = 0_usize;
+    let begin = Instant::now();
+    measured_tracker(&mut tracker, &packets, &mut events);
+    let took = took(packets.len(), begin);
+    assert!(events > 0 && tracker.len() <= flows);
+    assert_eq!(tracker.counters().packets, frames.len() as u64);
+    Ok(took)
+}
+
+#[inline(never)]
+fn measured_tracker(
+    tracker: &mut FlowTracker<ByFiveTuple>,
+    packets: &[Packet<FlowKey>],
+    events: &mut usize,
+) {
+    for batch in packets.chunks(BATCH) {
+        tracker.process_packets(batch, &mut |_: FlowEvent<FlowKey>| *events += 1);
+    }
+}
+
+fn stage_reassembly(
+    _frames: &[Frame<'_>],
+    _config: TrackerConfig,
+    _loaded: &Loaded,
+) -> Result<Took, Box<dyn Error>> {
+    Err("reassembly is being written".into())
+}
+
+/// What a tracker allocates for a flow: at start, and when every place is taken.
+fn memory(scale: f64) -> Result<(), Box<dyn Error>> {
+    let loaded = Loaded::new(Workload::B, scale);
+    let flows = loaded.truth.flows.len();
+    let packets = packets(&frames(&loaded));
+    let before = ALLOCATED.load(Ordering::Relaxed);
+    let config = TrackerConfig { max_flows: flows, ..TrackerConfig::default() };
+    let mut tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
+    let per_flow = || (ALLOCATED.load(Ordering::Relaxed) - before) as f64 / flows as f64;
+    let empty = per_flow();
+    for batch in packets.chunks(BATCH) {
+        tracker.process_packets(batch, &mut |_: FlowEvent<FlowKey>| {});
+    }
+    assert_eq!(tracker.len(), flows);
+    println!("memory {flows} {empty:.1} {:.1}", per_flow());
+    Ok(())
+}
+
+/// How long a call takes at worst: while flows begin, while packets find them, and while all of them
+/// expire at once. Prints p50, p99, the most in the best of the runs and the most of all, in µs.
+fn pause(scale: f64, runs: usize) -> Result<(), Box<dyn Error>> {
+    let loaded = Loaded::new(Workload::B, scale);
+    let flows = loaded.truth.flows.len();
+    let packets = packets(&frames(&loaded));
+    let end = packets.last().ok_or("no packets")?.ts;
+    let mut calls: [Vec<Vec<u64>>; 3] = Default::default();
+    for _ in 0..runs.max(1) {
+        let config = TrackerConfig { max_flows: flows + flows / 10 + 1, ..TrackerConfig::default() };
+        let mut tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
+        let mut events = 0_u64;
+        let mut sink = |_: FlowEvent<FlowKey>| events += 1;
+        let timed = |call: &mut dyn FnMut()| {
+            let begin = Instant::now();
+            call();
+            begin.elapsed().as_nanos() as u64
+        };
+        let mut live = Vec::new();
+        for batch in packets.chunks(BATCH) {
+            live.push(timed(&mut || tracker.process_packets(batch, &mut sink)));
+        }
+        assert_eq!(tracker.len(), flows);
+        // A quiet hour, and everything is due.
+        let mut expire = Vec::new();
+        let now = end.plus_nanos(3_600_000_000_000);
+        let mut more = true;
+        while more {
+            expire.push(timed(&mut || more = tracker.handle_timeout(now, &mut sink)));
+        }
+        assert!(tracker.is_empty());
+        // The same packets an hour and a day later, with timers served between batches as a worker
+        // does: every flow begins anew.
+        let mut worker = Vec::new();
+        let later_ns = 90_000_000_000_000;
+        let mut copy = Vec::with_capacity(BATCH);
+        for batch in packets.chunks(BATCH) {
+            copy.clear();
+            copy.extend(batch.iter().map(|p| Packet { ts: p.ts.plus_nanos(later_ns), ..*p }));
+            let now = copy[copy.len() - 1].ts;
+            worker.push(timed(&mut || {
+                tracker.process_packets(&copy, &mut sink);
+                tracker.handle_timeout(now, &mut sink);
+            }));
+        }
+        for (all, run) in calls.iter_mut().zip([live, expire, worker]) {
+            all.push(run);
+        }
+    }
+    for (name, runs) in ["batch", "expire", "batch+timers"].into_iter().zip(calls) {
+        let most = |run: &Vec<u64>| run.iter().copied().max().unwrap_or(0);
+        let least_most = runs.iter().map(most).min().unwrap_or(0);
+        let mut all: Vec<u64> = runs.into_iter().flatten().collect();
+        all.sort_unstable();
+        let at = |part: f64| all[((all.len() - 1) as f64 * part) as usize];
+        let us = |ns: u64| ns as f64 / 1000.0;
+        println!(
+            "pause {name} {flows} {} {:.1} {:.1} {:.1} {:.1}",
+            all.len(),
+            us(at(0.5)),
+            us(at(0.99)),
+            us(least_most),
+            us(at(1.0)),
+        );
+    }
+    Ok(())
+}
+
+/// The system's allocator, counting.
+struct Counting;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes allocated and not freed.
+static ALLOCATED: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY:
+// - every call goes on to `System` with the arguments as they came, so `System` keeps the contract;
+// - what is counted is an atomic that no allocation depends on, and counting cannot unwind.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: the caller's obligations are those of `System::alloc`.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        ALLOCATED.fetch_add(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: the caller's obligations are those of `System::alloc_zeroed`.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
+        ALLOCATED.fetch_sub(layout.size() as u64, Ordering::Relaxed);
+        // SAFETY: `ptr` came from `System` by the functions above, with this layout.
+        unsafe { System.dealloc(ptr, layout) }
+    }
+}

@@ -1,0 +1,248 @@
+#!/usr/bin/env bash
+# Flow records from files: flowscope against the tools that Debian 12 has, in one run.
+#
+#   bench/peers.sh [--data DIR] [--runs N] [--core N] [--peers "LIST"] [--install] [--out DIR]
+#                  [--scale X] [--assert] [--note TEXT]
+#
+# Every tool reads the same file from the page cache, pinned to one core with all its threads, and
+# writes its records to the same disk; tools take turns, N runs each, and the median counts. The time
+# is that of the whole process. A tool that is not installed is left out and named.
+#
+#   --data DIR     where the workloads are, or are made (default bench/data)
+#   --runs N       runs of each tool on each workload (default 5)
+#   --core N       the core (default 1)
+#   --peers LIST   of: tcpdump nfpcapd softflowd argus suricata (default: all)
+#   --install      install nfdump, softflowd, argus and tcpdump with apt-get first (suricata: from
+#                  backports, by hand)
+#   --out DIR      where peers.csv and peers.md go (default bench/runs/DATE)
+#   --scale X      smaller workloads, to try the script; figures are then worth nothing
+#   --assert       fail when flowscope is below 5 times nfpcapd on a workload
+#   --note TEXT    put into peers.md
+set -euo pipefail
+
+here=$(cd "$(dirname "$0")/.." && pwd)
+data=$here/bench/data
+runs=5
+core=1
+peers="tcpdump nfpcapd softflowd argus suricata"
+out=$here/bench/runs/$(date +%F)
+scale=1
+install=no
+assert=no
+note=
+ratio_min=5
+
+die() {
+    echo "peers.sh: $*" >&2
+    exit 2
+}
+
+while [ $# -gt 0 ]; do
+    case $1 in
+    --install) install=yes ;;
+    --assert) assert=yes ;;
+    --data | --runs | --core | --peers | --out | --scale | --note)
+        [ $# -ge 2 ] || die "$1 wants a value"
+        case $1 in
+        --data) data=$2 ;;
+        --runs) runs=$2 ;;
+        --core) core=$2 ;;
+        --peers) peers=$2 ;;
+        --out) out=$2 ;;
+        --scale) scale=$2 ;;
+        --note) note=$2 ;;
+        esac
+        shift
+        ;;
+    --help | -h)
+        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+        exit 0
+        ;;
+    *) die "unknown option $1: see --help" ;;
+    esac
+    shift
+done
+
+if [ "$install" = yes ]; then
+    [ "$(id -u)" = 0 ] || die "--install wants root"
+    apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -y install nfdump softflowd argus-server tcpdump time \
+        >/dev/null
+fi
+[ -x /usr/bin/time ] || die "GNU time is missing: apt-get install time"
+command -v taskset >/dev/null || die "taskset is missing: apt-get install util-linux"
+
+cd "$here"
+cargo build --quiet --release --features sensor --bin flowscope --example generate
+target=${CARGO_TARGET_DIR:-$here/target}/release
+mkdir -p "$data" "$out"
+for workload in A B C; do
+    if ! grep -qs "\"scale\": $scale," "$data/$workload.json"; then
+        "$target/examples/generate" "$workload" --dir "$data" --scale "$scale" >/dev/null
+    fi
+done
+
+work=$(mktemp -d "$data/peers.XXXXXX")
+trap 'rm -rf "$work"' EXIT
+
+known() { # workload, field
+    sed -n "s/.*\"$2\": \([0-9]*\),*/\1/p" "$data/$1.json"
+}
+
+present() {
+    case $1 in
+    flowscope) return 0 ;;
+    *) command -v "$1" >/dev/null ;;
+    esac
+}
+
+version() {
+    case $1 in
+    flowscope) "$target/flowscope" --version ;;
+    tcpdump) tcpdump --version 2>&1 | head -n 1 ;;
+    nfpcapd) nfpcapd -V 2>&1 | sed 's/nfpcapd: Version: \([^ ]*\).*/nfpcapd (nfdump) \1/' | head -n 1 ;;
+    softflowd) dpkg-query -W -f 'softflowd ${Version}\n' softflowd ;;
+    argus) dpkg-query -W -f 'argus ${Version}\n' argus-server ;;
+    suricata) suricata -V 2>&1 | head -n 1 ;;
+    esac
+}
+
+# Sets `command`: what the tool is called with on a workload; $dir is an empty directory for its records.
+command_of() { # tool, workload
+    local file=$data/$2.pcap flows
+    flows=$(known "$2" flows)
+    case $1 in
+    flowscope)
+        # As many flows as the workload has and a tenth more; the default holds 100 000.
+        command=("$target/flowscope" replay "$file" --output "jsonl:$dir/records.jsonl"
+            --max-flows $((flows + flows / 10)) --workers 1)
+        ;;
+    tcpdump) command=(tcpdump -r "$file" -w /dev/null) ;;
+    nfpcapd) command=(nfpcapd -r "$file" -l "$dir") ;;
+    softflowd)
+        # Sends NetFlow 9 to a port where nobody listens.
+        command=(softflowd -d -r "$file" -m $((flows * 2 + 1000)) -v 9 -n 127.0.0.1:9)
+        ;;
+    argus) command=(argus -X -r "$file" -w "$dir/records.argus") ;;
+    suricata)
+        cat >"$dir/suricata.yaml" <<YAML
+%YAML 1.1
+---
+outputs:
+  - eve-log:
+      enabled: yes
+      filetype: regular
+      filename: eve.json
+      types: [flow]
+stats: {enabled: no}
+flow: {memcap: 4gb, hash-size: 1048576, prealloc: 100000}
+stream: {memcap: 4gb, checksum-validation: no}
+app-layer: {protocols: {}}
+YAML
+        command=(suricata -c "$dir/suricata.yaml" --runmode single -k none -S /dev/null -l "$dir"
+            -r "$file")
+        ;;
+    esac
+}
+
+csv=$out/peers.csv
+echo "workload,tool,run,seconds,mpps,rss_mib" >"$csv"
+tools=(flowscope)
+absent=
+for peer in $peers; do
+    if present "$peer"; then tools+=("$peer"); else absent="$absent $peer"; fi
+done
+
+measure() { # workload, tool, run
+    local packets begin end micros rss
+    dir=$work/out
+    rm -rf "$dir"
+    mkdir "$dir"
+    command_of "$2" "$1"
+    packets=$(known "$1" packets)
+    begin=${EPOCHREALTIME/./}
+    if ! taskset -c "$core" /usr/bin/time -o "$work/time" -f %M "${command[@]}" \
+        >"$work/stdout" 2>"$work/stderr"; then
+        echo "peers.sh: $2 failed on $1:" >&2
+        tail -n 5 "$work/stderr" >&2
+        return 1
+    fi
+    end=${EPOCHREALTIME/./}
+    micros=$((end - begin))
+    rss=$(tail -n 1 "$work/time")
+    awk -v OFS=, -v w="$1" -v t="$2" -v r="$3" -v us="$micros" -v n="$packets" -v rss="$rss" \
+        'BEGIN { print w, t, r, sprintf("%.4f", us / 1e6), sprintf("%.4f", n / us), sprintf("%.1f", rss / 1024) }' \
+        >>"$csv"
+}
+
+for workload in A B C; do
+    cat "$data/$workload.pcap" >/dev/null
+    for ((run = 1; run <= runs; run++)); do
+        for tool in "${tools[@]}"; do
+            measure "$workload" "$tool" "$run" || {
+                [ "$tool" = flowscope ] && exit 1
+                # A peer that fails once is left out of what follows.
+                kept=()
+                for other in "${tools[@]}"; do [ "$other" = "$tool" ] || kept+=("$other"); done
+                tools=("${kept[@]}")
+                absent="$absent $tool(failed)"
+            }
+            # What was measured is also right: flow by flow as the generator knows it.
+            if [ "$tool" = flowscope ] && [ "$run" = 1 ]; then
+                "$here/bench/check.py" "$data/$workload" "$dir/records.jsonl"
+            fi
+        done
+    done
+done
+
+# Medians, and the ratio of flowscope to each tool.
+median() { # workload, tool, column
+    awk -F, -v w="$1" -v t="$2" -v c="$3" '$1 == w && $2 == t { print $c }' "$csv" | sort -g |
+        awk '{ v[NR] = $1 } END { if (NR) print (NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2) }'
+}
+
+failed=no
+{
+    echo "# Peers, $(date +%F)"
+    echo
+    echo "$(nproc) vCPU $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
+        "$(awk '/MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GiB," \
+        "kernel $(uname -r | cut -d. -f1-2)," \
+        "$(. /etc/os-release && echo "$PRETTY_NAME"), $(rustc --version | cut -d' ' -f1-2)."
+    echo "Median of $runs runs, tools taking turns, each pinned to one core with all its threads, file in the page cache;"
+    echo "scale $scale. Load of the machine at the end: $(cut -d' ' -f1-3 /proc/loadavg)."
+    [ -z "$note" ] || echo "$note"
+    [ -z "$absent" ] || echo "Not here:$absent."
+    echo
+    for tool in "${tools[@]}"; do echo "- $(version "$tool")"; done
+    echo
+    echo "| workload | tool | M packets/s | peak resident MiB | flowscope is |"
+    echo "|---|---|---|---|---|"
+    for workload in A B C; do
+        ours=$(median "$workload" flowscope 5)
+        for tool in "${tools[@]}"; do
+            theirs=$(median "$workload" "$tool" 5)
+            [ -n "$theirs" ] || continue
+            awk -v w="$workload" -v t="$tool" -v o="$ours" -v x="$theirs" \
+                -v rss="$(median "$workload" "$tool" 6)" \
+                'BEGIN { printf "| %s | %s | %.2f | %.0f | %s |\n", w, t, x, rss, t == "flowscope" ? "" : sprintf("%.1f×", o / x) }'
+        done
+    done
+    echo
+    echo "tcpdump only reads (\`-w /dev/null\`) and keeps no flows: a bound, not a peer."
+    echo "Peers run with their defaults, but for sizes that let them keep all flows (see the script)."
+} >"$out/peers.md"
+cat "$out/peers.md"
+
+if [ "$assert" = yes ]; then
+    present nfpcapd || die "--assert wants nfpcapd: try --install"
+    for workload in A B C; do
+        ours=$(median "$workload" flowscope 5)
+        theirs=$(median "$workload" nfpcapd 5)
+        if ! awk -v o="$ours" -v x="$theirs" -v min=$ratio_min 'BEGIN { exit !(x > 0 && o >= min * x) }'; then
+            echo "peers.sh: on $workload flowscope is below $ratio_min times nfpcapd" >&2
+            failed=yes
+        fi
+    done
+    [ "$failed" = no ] || exit 1
+fi
