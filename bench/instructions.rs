@@ -216,7 +216,8 @@ fn pause(scale: f64, runs: usize) -> Result<(), Box<dyn Error>> {
     let end = packets.last().ok_or("no packets")?.ts;
     let mut calls: [Vec<Vec<u64>>; 3] = Default::default();
     for _ in 0..runs.max(1) {
-        let config = TrackerConfig { max_flows: flows + flows / 10 + 1, ..TrackerConfig::default() };
+        let config =
+            TrackerConfig { max_flows: flows + flows / 10 + 1, ..TrackerConfig::default() };
         let mut tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
         let mut events = 0_u64;
         let mut sink = |_: FlowEvent<FlowKey>| events += 1;
