@@ -1,4 +1,4 @@
-//! Criterion benches, one group a stage: decode, ingest, tracker, reassembly, replay.
+//! Criterion benches, one group a stage: decode, ingest, table, tracker, reassembly, replay.
 //!
 //! ```text
 //! cargo bench --features sensor
@@ -20,8 +20,10 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use flowscope::decode::decode;
 use flowscope::flow::ingest::Ingest;
+use flowscope::flow::table::{Table, tag};
 use flowscope::flow::{ByFiveTuple, FlowKey, Packet};
-use flowscope::{FlowEvent, FlowTracker, Frame, LinkType, Timestamp, TrackerConfig};
+use flowscope::reassembly::ReassemblyConfig;
+use flowscope::{FlowDriver, FlowEvent, FlowTracker, Frame, LinkType, Timestamp, TrackerConfig};
 use workload::{Loaded, Workload};
 
 /// Frames a batch, as the replay loop has them.
@@ -119,6 +121,112 @@ fn tracker_stage(c: &mut Criterion) {
     }
 }
 
+/// Frames to flows and byte streams.
+fn reassembly_stage(c: &mut Criterion) {
+    let mut group = c.benchmark_group("reassembly");
+    let loaded = Loaded::new(Workload::C, scale(Workload::C));
+    let frames = frames(&loaded);
+    let flows = loaded.truth.flows.len();
+    group.throughput(Throughput::Elements(frames.len() as u64));
+    group.bench_function("C", |b| {
+        b.iter_batched_ref(
+            || {
+                let config = TrackerConfig { max_flows: flows, ..TrackerConfig::default() };
+                FlowDriver::new(ByFiveTuple::default(), config, ReassemblyConfig::default())
+                    .expect("the configuration is valid")
+            },
+            |driver| {
+                for batch in frames.chunks(BATCH) {
+                    driver.process(batch, &mut (), &mut |_: FlowEvent<FlowKey>| {});
+                }
+            },
+            BatchSize::LargeInput,
+        );
+    });
+}
+
+/// The table alone: flows that are there, and flows that come and go.
+fn table_stage(c: &mut Criterion) {
+    let mut group = c.benchmark_group("table");
+    for (name, flows) in [("10k", 10_000_u32), ("100k", 100_000), ("1M", 1_000_000)] {
+        let mut rng = workload::rng::Rng::new(1);
+        let hashes: Vec<u64> = (0..flows).map(|_| rng.next()).collect();
+        let mut table = Table::new(flows as usize);
+        for (slot, &hash) in hashes.iter().enumerate() {
+            assert!(table.insert(tag(hash), slot as u32), "there is room");
+        }
+        let mut order: Vec<u32> = (0..flows).collect();
+        rng.shuffle(&mut order);
+        group.throughput(Throughput::Elements(u64::from(flows)));
+        group.bench_function(format!("find/{name}"), |b| {
+            b.iter(|| {
+                for &slot in &order {
+                    black_box(table.find(tag(hashes[slot as usize]), |found| found == slot));
+                }
+            });
+        });
+        group.bench_function(format!("remove_insert/{name}"), |b| {
+            b.iter(|| {
+                for &slot in &order {
+                    let tag = tag(hashes[slot as usize]);
+                    black_box(table.remove(tag, slot) && table.insert(tag, slot));
+                }
+            });
+        });
+    }
+}
+
+/// A capture file to events; the file is in the page cache.
+#[cfg(feature = "capture")]
+fn replay_stage(c: &mut Criterion) {
+    use flowscope::capture::Capture;
+    use flowscope::capture::file::{CaptureFiles, OpenOptions};
+    use flowscope::capture::write::PcapWriter;
+
+    let mut group = c.benchmark_group("replay");
+    for workload in Workload::ALL {
+        let loaded = Loaded::new(workload, scale(workload));
+        let path = std::env::temp_dir().join(format!(
+            "flowscope-bench-{}-{}.pcap",
+            std::process::id(),
+            workload.name()
+        ));
+        let file = std::fs::File::create(&path).expect("the temporary directory can be written");
+        let mut out = PcapWriter::new(std::io::BufWriter::new(file), LinkType::ETHERNET)
+            .expect("the file can be written");
+        for frame in frames(&loaded) {
+            out.write(&frame).expect("the file can be written");
+        }
+        out.finish().expect("the file can be written");
+        group.throughput(Throughput::Elements(loaded.frames.len() as u64));
+        group.bench_function(workload.name(), |b| {
+            b.iter_batched_ref(
+                || tracker(&loaded),
+                |tracker| {
+                    let mut capture = CaptureFiles::open(&[&path], OpenOptions::new())
+                        .expect("the file was just written");
+                    let mut events = 0_u64;
+                    let mut sink = |_: FlowEvent<FlowKey>| events += 1;
+                    while let Ok(Some(())) =
+                        capture.with_batch(|frames| tracker.process(frames, &mut sink))
+                    {
+                    }
+                    tracker.drain(&mut sink);
+                    events
+                },
+                BatchSize::LargeInput,
+            );
+        });
+        // Best effort: it lies in the temporary directory.
+        let _ = std::fs::remove_file(&path);
+    }
+}
+
+#[cfg(not(feature = "capture"))]
+fn replay_stage(_: &mut Criterion) {
+    eprintln!("replay: left out, it wants --features capture");
+}
+
 fn quick() -> Criterion {
     Criterion::default()
         .sample_size(20)
@@ -129,6 +237,7 @@ fn quick() -> Criterion {
 criterion_group! {
     name = stages;
     config = quick();
-    targets = decode_stage, ingest_stage, tracker_stage
+    targets =
+        decode_stage, ingest_stage, table_stage, tracker_stage, reassembly_stage, replay_stage
 }
 criterion_main!(stages);

@@ -22,14 +22,16 @@ use std::time::Instant;
 
 use flowscope::decode::decode;
 use flowscope::flow::ingest::Ingest;
-use flowscope::flow::{ByFiveTuple, FlowKey, Packet};
-use flowscope::{FlowEvent, FlowTracker, Frame, LinkType, Timestamp, TrackerConfig};
+use flowscope::flow::{ByFiveTuple, FlowId, FlowKey, Packet};
+use flowscope::net::Side;
+use flowscope::reassembly::{ReassemblyConfig, StreamSink};
+use flowscope::{FlowDriver, FlowEvent, FlowTracker, Frame, LinkType, Timestamp, TrackerConfig};
 use workload::{Loaded, Workload};
 
 const HELP: &str = "\
 Usage: instructions STAGE [A|B|C] [--scale X] [--runs N]
 
-Stages: decode ingest tracker reassembly json memory pause
+Stages: decode ingest tracker process driver json memory pause
 Prints: stage workload units nanoseconds-per-unit, the least and the median of the runs";
 
 /// Frames a batch, as the replay loop has them.
@@ -70,9 +72,8 @@ fn time(stage: &str, workload: Workload, scale: f64, runs: usize) -> Result<(), 
             "decode" => stage_decode(&frames),
             "ingest" => stage_ingest(&frames),
             "tracker" => stage_tracker(&frames, config(&loaded))?,
-            "reassembly" => stage_reassembly(&frames, config(&loaded), &loaded)?,
-            #[cfg(feature = "sensor")]
-            "json" => json::stage(&frames, config(&loaded))?,
+            "process" => stage_process(&frames, config(&loaded))?,
+            "driver" => stage_driver(&frames, config(&loaded), &loaded)?,
             _ => return Err(format!("no stage {stage}\n\n{HELP}").into()),
         });
     }
@@ -181,12 +182,71 @@ fn measured_tracker(
     }
 }
 
-fn stage_reassembly(
-    _frames: &[Frame<'_>],
-    _config: TrackerConfig,
-    _loaded: &Loaded,
+/// Frames to flows: ingest and tracker in one call.
+fn stage_process(frames: &[Frame<'_>], config: TrackerConfig) -> Result<Took, Box<dyn Error>> {
+    let mut tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
+    let mut events = 0_usize;
+    let begin = Instant::now();
+    measured_process(&mut tracker, frames, &mut events);
+    Ok(took(frames.len(), begin))
+}
+
+#[inline(never)]
+fn measured_process(
+    tracker: &mut FlowTracker<ByFiveTuple>,
+    frames: &[Frame<'_>],
+    events: &mut usize,
+) {
+    for batch in frames.chunks(BATCH) {
+        tracker.process(batch, &mut |_: FlowEvent<FlowKey>| *events += 1);
+    }
+}
+
+/// Frames to flows and byte streams: what it takes more than `process` is reassembly.
+fn stage_driver(
+    frames: &[Frame<'_>],
+    config: TrackerConfig,
+    loaded: &Loaded,
 ) -> Result<Took, Box<dyn Error>> {
-    Err("reassembly is being written".into())
+    let key = ByFiveTuple::default();
+    let mut driver = FlowDriver::new(key, config, ReassemblyConfig::default())?;
+    let mut streams = Streams::default();
+    let begin = Instant::now();
+    measured_driver(&mut driver, frames, &mut streams);
+    let took = took(frames.len(), begin);
+    driver.drain(&mut streams, &mut |_: FlowEvent<FlowKey>| {});
+    let known: u64 = loaded.truth.totals().iter().map(|side| side.stream_bytes).sum();
+    assert_eq!((streams.bytes, streams.gap_bytes), (known, 0), "bytes of all streams");
+    Ok(took)
+}
+
+#[inline(never)]
+fn measured_driver(
+    driver: &mut FlowDriver<ByFiveTuple>,
+    frames: &[Frame<'_>],
+    streams: &mut Streams,
+) {
+    for batch in frames.chunks(BATCH) {
+        driver.process(batch, streams, &mut |_: FlowEvent<FlowKey>| {});
+    }
+}
+
+/// Takes the streams and counts them.
+#[derive(Debug, Default)]
+struct Streams {
+    bytes: u64,
+    gap_bytes: u64,
+}
+
+impl StreamSink<FlowKey> for Streams {
+    fn data(&mut self, _: &FlowKey, _: FlowId, _: Side, _: u64, bytes: &[u8]) {
+        self.bytes += bytes.len() as u64;
+        black_box(bytes);
+    }
+
+    fn gap(&mut self, _: &FlowKey, _: FlowId, _: Side, _: u64, len: u64) {
+        self.gap_bytes += len;
+    }
 }
 
 /// What a tracker allocates for a flow: at start, and when every place is taken.

@@ -4,9 +4,13 @@
 #   bench/instructions.sh [--out DIR] [--core N] [--scale X] [--runs N] [--count-only] [--assert]
 #
 # callgrind collects in the functions named measured_… of bench/instructions.rs alone, on a tenth of
-# each workload (--scale, default 0.1; a hundredth of C), and the counts do not depend on the machine's load. Times are those of
-# whole workloads in memory, the least and the median of --runs (default 5), pinned to one core.
-# Writes instructions.csv and instructions.md to --out (default bench/runs/DATE).
+# each workload (--scale, default 0.1; a hundredth of C). The counts do not depend on the load of the
+# machine. Times are those of whole workloads in memory, the least and the median of --runs (default
+# 5), pinned to one core. Writes instructions.csv and instructions.md to --out (default
+# bench/runs/DATE).
+#
+# decode: bytes to layers. ingest: decode, key, hash. tracker: packets that are decoded to flows.
+# process: ingest and tracker in one call. driver: process and every byte stream.
 #
 #   --count-only   leave the times, memory and pauses out
 #   --assert       fail when the tracker takes more than 400 instructions a packet on A, or
@@ -75,9 +79,10 @@ count() { # stage, workload
     awk -v t="$total" -v u="$units" 'BEGIN { printf "%.1f", t / u }'
 }
 
-for stage in decode ingest tracker reassembly json; do
+for stage in decode ingest tracker process driver; do
     for workload in A B C; do
-        case $stage$workload in reassembly[AB] | json[AB]) continue ;; esac
+        # Streams are those of C: the others have none to speak of.
+        case $stage$workload in driver[AB]) continue ;; esac
         counted=$(count "$stage" "$workload")
         least=- median=-
         if [ "$count_only" = no ]; then
