@@ -152,7 +152,7 @@ pub enum BrokenReason {
         max: usize,
     },
     /// A pcapng block that must be read as a whole and is too long for that.
-    #[error("a {what} claims {claimed} bytes, at most {max} are read: the block is damaged")]
+    #[error("one {what} claims {claimed} bytes, at most {max} are read: the block is damaged")]
     BlockTooLong {
         /// Which block.
         what: &'static str,
@@ -162,7 +162,7 @@ pub enum BrokenReason {
         max: usize,
     },
     /// A pcapng block too short for what it must hold.
-    #[error("a {what} claims {claimed} bytes, it needs at least {needed}: the block is damaged")]
+    #[error("one {what} claims {claimed} bytes, it needs at least {needed}: the block is damaged")]
     BlockTooShort {
         /// Which block.
         what: &'static str,
@@ -182,7 +182,7 @@ pub enum BrokenReason {
         trailing: u32,
     },
     /// A pcapng packet block with a frame that does not fit into it.
-    #[error("a {what} holds {found} bytes of frame and claims {claimed}: the block is damaged")]
+    #[error("one {what} holds {found} bytes of frame and claims {claimed}: the block is damaged")]
     FrameBeyondBlock {
         /// Which block.
         what: &'static str,

@@ -1,1 +1,265 @@
+//! Streams, compression, merging, files on disk; and properties of any bytes at all.
 
+use std::fs;
+use std::io::{Cursor, Read, Write};
+use std::path::PathBuf;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use proptest::prelude::*;
+
+use super::pcap::{VARIANTS, plain};
+use super::pcapng::Writer;
+use super::*;
+
+/// Gives at most as many bytes a call as the next of `sizes` says, over and over.
+struct Pieces {
+    bytes: Cursor<Vec<u8>>,
+    sizes: Vec<usize>,
+    turn: usize,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let size = self.sizes[self.turn % self.sizes.len()].min(buffer.len());
+        self.turn += 1;
+        if size == 0 {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        self.bytes.read(&mut buffer[..size])
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(bytes).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn zst(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 1).unwrap()
+}
+
+/// A skippable frame of five bytes.
+const SKIPPABLE: [u8; 13] = [0x5f, 0x2a, 0x4d, 0x18, 5, 0, 0, 0, 1, 2, 3, 4, 5];
+
+fn held(bytes: Vec<u8>) -> (Vec<Seen>, Vec<String>) {
+    drained(CaptureFiles::from_bytes("file", bytes).unwrap())
+}
+
+/// A directory of a test's own, removed at its end.
+struct Directory(PathBuf);
+
+impl Directory {
+    fn new(test: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("flowscope-{test}-{}", std::process::id()));
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn compression_is_known_by_content_and_may_come_in_parts() {
+    let whole = plain(700);
+    let expected = held(whole.clone());
+    let (first, second) = whole.split_at(1000);
+    let packed = [
+        gzip(&whole),
+        [gzip(first), gzip(second)].concat(),
+        zst(&whole),
+        [zst(first), SKIPPABLE.to_vec(), zst(second)].concat(),
+        [SKIPPABLE.to_vec(), zst(&whole)].concat(),
+    ];
+    let directory = Directory::new("compression");
+    for packed in packed {
+        assert_eq!(held(packed.clone()), expected);
+        let path = directory.file("no-extension", &packed);
+        let mut files = CaptureFiles::open(&[path], OpenOptions::new()).unwrap();
+        assert_eq!(files.bytes_total(), Some(packed.len() as u64));
+        while files.with_batch(|_| ()).unwrap().is_some() {}
+        assert_eq!((files.bytes_read(), files.frames()), (packed.len() as u64, 700));
+    }
+}
+
+#[test]
+fn a_cut_compressed_file_gives_what_could_be_decompressed() {
+    // Random bytes, so that a cut of the packed file is a cut somewhere in the middle of the frames.
+    let mut whole = VARIANTS[0].header(1);
+    let mut random = 1u32;
+    for number in 0..2000 {
+        let data: Vec<u8> = (0..200)
+            .map(|_| {
+                random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                (random >> 24) as u8
+            })
+            .collect();
+        whole.extend(VARIANTS[0].record(number, 0, 200, 200, &data));
+    }
+    for packed in [gzip(&whole), zst(&whole)] {
+        let (frames, errors) = held(packed[..packed.len() / 2].to_vec());
+        assert!(!frames.is_empty() && frames.len() < 2000, "{}", frames.len());
+        let [error] = errors.as_slice() else { panic!("{errors:?}") };
+        assert!(error.starts_with("file: cannot be read beyond byte "), "{error}");
+        assert!(error.contains(" of the decompressed data: "), "{error}");
+    }
+}
+
+#[test]
+fn a_compressed_file_of_nothing_is_empty() {
+    for packed in [gzip(b""), zst(b"")] {
+        let error = CaptureFiles::from_bytes("file", packed).map(drained).unwrap_err();
+        assert!(matches!(error, CaptureError::Empty { .. }), "{error}");
+    }
+}
+
+#[test]
+fn files_that_cannot_be_opened_are_named() {
+    let none: [&Path; 0] = [];
+    assert!(matches!(CaptureFiles::open(&none, OpenOptions::new()), Err(CaptureError::NoFile)));
+    assert!(matches!(CaptureFiles::open(&["-", "-"], OpenOptions::new()), Err(CaptureError::StdinTwice)));
+    let many = vec!["absent"; FILES_MAX + 1];
+    let error = CaptureFiles::open(&many, OpenOptions::new()).map(drained).unwrap_err().to_string();
+    assert!(error.starts_with("1025 capture files given"), "{error}");
+    let error = CaptureFiles::open(&["/absent/file"], OpenOptions::new()).map(drained).unwrap_err();
+    assert!(error.to_string().starts_with("/absent/file: cannot be opened: "), "{error}");
+    let directory = Directory::new("open");
+    let empty = directory.file("empty", b"");
+    for options in [OpenOptions::new(), OpenOptions::new().mmap(false)] {
+        let error = CaptureFiles::open(&[&empty], options).map(drained).unwrap_err();
+        assert!(matches!(error, CaptureError::Empty { .. }), "{error}");
+        assert!(CaptureFiles::open(&[&directory.0], options).is_err(), "a directory");
+    }
+}
+
+#[test]
+fn a_mapped_file_and_its_progress() {
+    let directory = Directory::new("mapped");
+    let whole = plain(1000);
+    let path = directory.file("plain", &whole);
+    let mut files = CaptureFiles::open(&[&path], OpenOptions::new()).unwrap();
+    let total = Some(whole.len() as u64);
+    assert_eq!((files.bytes_total(), files.bytes_read()), (total, 24));
+    files.with_batch(|_| ()).unwrap();
+    assert!(files.bytes_read() > 256 * 30 && files.bytes_read() < whole.len() as u64);
+    let (frames, errors) = drained(CaptureFiles::open(&[&path], OpenOptions::new()).unwrap());
+    assert_eq!((frames, errors), held(whole));
+}
+
+#[test]
+fn several_files_keep_their_interfaces_apart_and_break_at_the_end() {
+    let directory = Directory::new("several");
+    let mut ng = Writer::new(true);
+    ng.interface(113, 0, &[]).interface(1, 0, &[]).enhanced(1, 1_500_000, 60, b"ng");
+    let cut = plain(3);
+    let paths = [
+        directory.file("cut", &cut[..cut.len() - 1]),
+        directory.file("ng", &ng.bytes),
+        directory.file("packed", &gzip(&plain(400))),
+    ];
+    let (frames, errors) = drained(CaptureFiles::open(&paths, OpenOptions::new()).unwrap());
+    let share = u16::MAX / 3;
+    let from = |interface| frames.iter().filter(|frame| frame.interface == interface).count();
+    assert_eq!((from(0), from(share + 1), from(2 * share)), (2, 1, 400));
+    assert_eq!(errors.len(), 1);
+    assert!(errors[0].starts_with(&paths[0].display().to_string()), "{errors:?}");
+    let nanos: Vec<_> = frames.iter().map(|frame| frame.nanos).collect();
+    assert!(nanos.is_sorted());
+}
+
+/// Small files that are valid but for what a test does to them.
+fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = vec![plain(20)];
+    for variant in VARIANTS {
+        let mut bytes = variant.header(1);
+        for number in 0..5 {
+            bytes.extend(variant.record(number, 3, number, 60, &[1, 2, 3, 4][..number as usize]));
+        }
+        seeds.push(bytes);
+    }
+    for big in [false, true] {
+        let mut ng = Writer::new(big);
+        ng.interface(1, 0, &[(9, &[9]), (14, &[0; 8])]).enhanced(0, 1, 2, b"ab").block(0xbad, &[7; 30]);
+        ng.section(!big).interface(1, 9, &[]).enhanced(0, 1 << 40, 2, b"abcdef");
+        seeds.push(ng.bytes);
+    }
+    let packed: Vec<_> = seeds.iter().flat_map(|seed| [gzip(seed), zst(seed)]).collect();
+    seeds.extend(packed);
+    seeds
+}
+
+/// A seed with bytes changed and its end cut off, or any bytes.
+fn damaged() -> impl Strategy<Value = Vec<u8>> {
+    let seeds = seeds();
+    let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
+    let mutated = (prop::sample::select(seeds), changes, any::<prop::sample::Index>(), any::<bool>())
+        .prop_map(|(mut bytes, changes, cut, whole)| {
+            for (at, value) in changes {
+                let at = at.index(bytes.len());
+                bytes[at] = value;
+            }
+            if !whole {
+                bytes.truncate(cut.index(bytes.len()));
+            }
+            bytes
+        });
+    prop_oneof![8 => mutated, 1 => proptest::collection::vec(any::<u8>(), 0..200)]
+}
+
+/// What a capture gives, or why it cannot be opened.
+fn outcome(files: Result<CaptureFiles, CaptureError>) -> Result<(Vec<Seen>, Vec<String>), String> {
+    files.map(drained).map_err(|error| error.to_string())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// Whatever the bytes and however a stream cuts them: no panic, an end, and the same as from memory.
+    #[test]
+    fn a_stream_gives_what_memory_gives(bytes in damaged(), sizes in proptest::collection::vec(0usize..40, 1..8)) {
+        let sizes = [sizes, vec![1]].concat();
+        let pieces = Pieces { bytes: Cursor::new(bytes.clone()), sizes, turn: 0 };
+        let streamed = outcome(CaptureFiles::from_reader("file", pieces));
+        prop_assert_eq!(streamed, outcome(CaptureFiles::from_bytes("file", bytes)));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Files in time order, merged, are all their frames sorted by time, equal times in the order of the files.
+    #[test]
+    fn a_merge_is_a_stable_sort(
+        gaps in proptest::collection::vec(proptest::collection::vec(0u32..3, 0..600), 2..5),
+    ) {
+        let mut expected = Vec::new();
+        let share = (INTERFACES_MAX / gaps.len()) as u16;
+        let sources: Vec<_> = gaps.iter().zip(0u16..).map(|(gaps, file)| {
+            let mut bytes = VARIANTS[2].header(1);
+            let mut time = 0;
+            for (gap, number) in gaps.iter().zip(0u32..) {
+                time += gap;
+                let data = number.to_le_bytes().to_vec();
+                bytes.extend(VARIANTS[2].record(0, time, 4, 4, &data));
+                expected.push(Seen { nanos: time.into(), wire_len: 4, link: 1, interface: file * share, data });
+            }
+            let pieces = Pieces { bytes: Cursor::new(bytes), sizes: vec![700, 3], turn: 0 };
+            ("file".to_owned(), Source::read(Box::new(pieces)))
+        }).collect();
+        expected.sort_by_key(|frame| frame.nanos);
+        let (frames, errors) = drained(CaptureFiles::new(sources.len(), sources.into_iter()).unwrap());
+        prop_assert!(errors.is_empty());
+        prop_assert_eq!(frames, expected);
+    }
+}
