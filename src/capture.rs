@@ -13,6 +13,7 @@ mod merge;
 mod pcap;
 mod pcapng;
 mod source;
+mod unpack;
 
 use std::io;
 

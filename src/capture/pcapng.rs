@@ -82,7 +82,7 @@ enum Unit {
     /// This many nanoseconds.
     Nanos(u64),
     /// One part in this many of a nanosecond.
-    NanosOver(u64),
+    NanosOver(u128),
     /// One second over two to this power, 0 to 127.
     SecondOver(u8),
 }
@@ -372,11 +372,10 @@ impl Unit {
         if resolution & 0x80 != 0 {
             return Self::SecondOver(exponent);
         }
-        // Anything finer than 10^-28 s cannot make up a nanosecond in 64 bits: the divisor saturates.
-        let power = |exponent: u8| 10u64.checked_pow(exponent.into()).unwrap_or(u64::MAX);
         match exponent {
-            0..=9 => Self::Nanos(power(9 - exponent)),
-            _ => Self::NanosOver(power(exponent - 9)),
+            0..=9 => Self::Nanos(10u64.pow((9 - exponent).into())),
+            // A divisor that saturates is above any count of ticks, as it should be: no count makes a nanosecond.
+            _ => Self::NanosOver(10u128.saturating_pow((exponent - 9).into())),
         }
     }
 
@@ -384,7 +383,7 @@ impl Unit {
     fn nanos(self, ticks: u64) -> u64 {
         match self {
             Self::Nanos(nanos) => ticks.saturating_mul(nanos),
-            Self::NanosOver(parts) => ticks / parts,
+            Self::NanosOver(parts) => u64::try_from(u128::from(ticks) / parts).unwrap_or(u64::MAX),
             Self::SecondOver(exponent) => {
                 // 64 bits times 30 bits: no overflow before the shift, and the shift is below 128.
                 let nanos = (u128::from(ticks) * u128::from(NANOS_PER_SEC)) >> exponent;

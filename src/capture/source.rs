@@ -15,20 +15,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use flate2::read::MultiGzDecoder;
 use memmap2::Mmap;
 
 use super::pcapng::BLOCK_BYTES_MAX;
+use super::unpack::Unpack;
 
 /// What a stream's buffer begins with: large enough that a system call is rare, small enough for the cache.
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// The most that a reader may want to see at once.
 pub(super) const WANTED_BYTES_MAX: usize = BLOCK_BYTES_MAX;
-
-/// Base-2 logarithm of the largest window that a zstd frame may ask for: 128 MiB, what `zstd -d` allows without
-/// being told more.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// First bytes of a gzip member (RFC 1952 section 2.3.1).
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -112,12 +108,8 @@ impl Source {
             Counted { inner: Cursor::new(first.to_vec()).chain(reader), taken: Arc::clone(&taken) };
         let reader: BoxedRead = match packing {
             Packing::Plain => Box::new(reader),
-            Packing::Gzip => Box::new(MultiGzDecoder::new(reader)),
-            Packing::Zstd => {
-                let mut decoder = zstd::Decoder::new(reader)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                Box::new(decoder)
-            }
+            Packing::Gzip => Box::new(Unpack::gzip(reader)),
+            Packing::Zstd => Box::new(Unpack::zstd(reader)?),
         };
         Ok(Self {
             storage: Storage::Heap { buffer: vec![0; BUFFER_BYTES], filled: 0 },

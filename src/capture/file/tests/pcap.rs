@@ -41,7 +41,14 @@ impl Variant {
         bytes
     }
 
-    pub fn record(self, secs: u32, fraction: u32, captured: u32, wire: u32, data: &[u8]) -> Vec<u8> {
+    pub fn record(
+        self,
+        secs: u32,
+        fraction: u32,
+        captured: u32,
+        wire: u32,
+        data: &[u8],
+    ) -> Vec<u8> {
         let mut bytes = [secs, fraction, captured, wire].map(|field| self.u32(field)).concat();
         bytes.resize(self.record_bytes, 0);
         bytes.extend(data);
@@ -89,8 +96,13 @@ fn every_variant_tells_the_same_frames() {
             interface: 0,
             data: b"abc".to_vec(),
         };
-        let second =
-            Seen { nanos: nanos + 1_000_000_000, wire_len: 0, link: 113, interface: 0, data: Vec::new() };
+        let second = Seen {
+            nanos: nanos + 1_000_000_000,
+            wire_len: 0,
+            link: 113,
+            interface: 0,
+            data: Vec::new(),
+        };
         assert_eq!(frames, [first, second], "{variant:?}");
     }
 }
@@ -128,7 +140,11 @@ fn a_cut_file_gives_every_whole_frame_and_then_says_where_it_is_cut() {
         let (frames, errors) = read(whole[..cut].to_vec());
         assert_eq!(frames.len(), 2);
         let [error] = errors.as_slice() else { panic!("{errors:?}") };
-        assert!(error.starts_with(&format!("file: broken at byte {third}: the file ends within a record")));
+        assert!(
+            error.starts_with(&format!(
+                "file: broken at byte {third}: the file ends within a record"
+            ))
+        );
         assert!(error.ends_with(&format!("{} are there", cut - third)), "{error}");
     }
     assert_eq!(read(whole[..third].to_vec()).0.len(), 2);
@@ -141,7 +157,9 @@ fn a_length_that_cannot_be_is_damage_and_is_not_allocated() {
     bytes.extend(MICROS.record(0, 0, u32::MAX, 60, b"abc"));
     let (frames, errors) = read(bytes.clone());
     assert_eq!(frames.len(), 2);
-    let claim = format!("file: broken at byte {end}: a frame claims 4294967295 captured bytes, at most 262144");
+    let claim = format!(
+        "file: broken at byte {end}: a frame claims 4294967295 captured bytes, at most 262144"
+    );
     assert!(errors[0].starts_with(&claim), "{errors:?}");
     let streamed = CaptureFiles::from_reader("file", io::Cursor::new(bytes)).unwrap();
     assert_eq!(drained(streamed), (frames, errors));
@@ -154,7 +172,8 @@ fn the_longest_frame_is_read_from_memory_and_from_a_stream() {
     for _ in 0..3 {
         bytes.extend(MICROS.record(0, 0, data.len() as u32, 1, &data));
     }
-    let streamed = drained(CaptureFiles::from_reader("file", io::Cursor::new(bytes.clone())).unwrap());
+    let streamed =
+        drained(CaptureFiles::from_reader("file", io::Cursor::new(bytes.clone())).unwrap());
     assert_eq!((streamed.0.len(), streamed.0[2].data.len()), (3, data.len()));
     assert_eq!(read(bytes), streamed);
 }
@@ -163,9 +182,20 @@ fn the_longest_frame_is_read_from_memory_and_from_a_stream() {
 fn what_is_no_capture_file_is_refused_by_what_it_begins_with() {
     assert!(refusal(Vec::new()).starts_with("file: is empty"));
     let text = refusal(b"hello, world: not a capture".to_vec());
-    assert!(text.starts_with("file: broken at byte 0: not a capture file: it begins with [68, 65, 6c, 6c]"), "{text}");
-    assert!(refusal(plain(0)[..23].to_vec()).contains("ends within a file's header: 24 bytes are needed, 23"));
-    assert!(refusal(plain(0)[..2].to_vec()).contains("ends within a file's header: 24 bytes are needed, 2"));
+    assert!(
+        text.starts_with(
+            "file: broken at byte 0: not a capture file: it begins with [68, 65, 6c, 6c]"
+        ),
+        "{text}"
+    );
+    assert!(
+        refusal(plain(0)[..23].to_vec())
+            .contains("ends within a file's header: 24 bytes are needed, 23")
+    );
+    assert!(
+        refusal(plain(0)[..2].to_vec())
+            .contains("ends within a file's header: 24 bytes are needed, 2")
+    );
     let mut version = plain(1);
     version[4] = 3;
     assert!(refusal(version).contains("version 3.4 of pcap is not known, only 2.x is"));
@@ -201,7 +231,7 @@ fn batches_keep_their_room() {
     let mut files = CaptureFiles::from_bytes("file", plain(1000)).unwrap();
     let room = files.scratch.as_ptr();
     let mut sizes = Vec::new();
-    while let Some(size) = files.with_batch(<[Frame<'_>]>::len).unwrap() {
+    while let Some(size) = files.with_batch(|batch| batch.len()).unwrap() {
         sizes.push(size);
         assert_eq!((files.scratch.as_ptr(), files.scratch.capacity()), (room, BATCH_FRAMES_MAX));
     }

@@ -68,7 +68,11 @@ impl Writer {
     fn read(&self) -> (Vec<Seen>, Vec<String>) {
         let held = drained(CaptureFiles::from_bytes("file", self.bytes.clone()).unwrap());
         let cursor = io::Cursor::new(self.bytes.clone());
-        assert_eq!(drained(CaptureFiles::from_reader("file", cursor).unwrap()), held, "held and streamed");
+        assert_eq!(
+            drained(CaptureFiles::from_reader("file", cursor).unwrap()),
+            held,
+            "held and streamed"
+        );
         held
     }
 
@@ -108,8 +112,10 @@ fn interfaces_of_all_sections_are_listed() {
     file.interface(1, 0, &[]).section(true).interface(101, 0, &[]);
     let mut files = CaptureFiles::from_bytes("file", file.bytes).unwrap();
     assert!(matches!(files.with_batch(|_| ()), Ok(None)));
-    let interfaces: Vec<_> =
-        files.interfaces().map(|(name, interface)| (name, interface.id, interface.link.0)).collect();
+    let interfaces: Vec<_> = files
+        .interfaces()
+        .map(|(name, interface)| (name, interface.id, interface.link.0))
+        .collect();
     assert_eq!(interfaces, [("file", 0, 1), ("file", 1, 101)]);
 }
 
@@ -132,13 +138,18 @@ fn every_interface_has_its_own_clock() {
         (&[(9, &[]), (14, &[1])], 3, 3_000),
     ];
     for (options, ticks, nanos) in cases {
-        let frames = Writer::new(true).interface(1, 0, options).enhanced(0, ticks, 1, b"x").frames();
+        let frames =
+            Writer::new(true).interface(1, 0, options).enhanced(0, ticks, 1, b"x").frames();
         assert_eq!(frames[0].nanos, nanos, "{options:?}");
     }
-    for (offset, nanos) in [(2i64, 2_000_000_003), (-2, 0), (i64::MAX, i64::MAX as u64 + 3), (i64::MIN, 0)] {
+    for (offset, nanos) in
+        [(2i64, 2_000_000_003), (-2, 0), (i64::MAX, i64::MAX as u64 + 3), (i64::MIN, 0)]
+    {
         let offset = offset.to_le_bytes();
-        let frames =
-            Writer::new(false).interface(1, 0, &[(14, &offset), (9, &[9])]).enhanced(0, 3, 1, b"x").frames();
+        let frames = Writer::new(false)
+            .interface(1, 0, &[(14, &offset), (9, &[9])])
+            .enhanced(0, 3, 1, b"x")
+            .frames();
         assert_eq!(frames[0].nanos, nanos, "{offset:?}");
     }
 }
@@ -202,15 +213,21 @@ fn damage_is_told_after_the_frames_before_it() {
     let set = |file: &mut Writer, place: usize, value: u32| {
         file.bytes[place..place + 4].copy_from_slice(&value.to_le_bytes());
     };
-    let unknown = tell(&|file| drop(file.enhanced(1, 1, 1, b"x")));
-    assert!(unknown.starts_with("a packet is of interface 1, its section has described 1"), "{unknown}");
+    let unknown = tell(&|file| _ = file.enhanced(1, 1, 1, b"x"));
+    assert!(
+        unknown.starts_with("a packet is of interface 1, its section has described 1"),
+        "{unknown}"
+    );
     let lengths = tell(&|file| {
         file.enhanced(0, 1, 1, b"x");
         let end = file.bytes.len();
         set(file, end - 4, 40);
     });
-    assert!(lengths.starts_with("a block's length is 36 at its start and 40 at its end"), "{lengths}");
-    let short = tell(&|file| drop(file.block(6, &[0; 16])));
+    assert!(
+        lengths.starts_with("a block's length is 36 at its start and 40 at its end"),
+        "{lengths}"
+    );
+    let short = tell(&|file| _ = file.block(6, &[0; 16]));
     assert!(short.starts_with("one enhanced packet block claims 28 bytes"), "{short}");
     let tiny = tell(&|file| {
         file.block(0xbad, b"");
@@ -250,7 +267,7 @@ fn a_cut_block_is_told_wherever_it_is_cut() {
     file.interface(1, 0, &[]).enhanced(0, 1, 4, b"abcd");
     let at = file.bytes.len();
     let tails: [&dyn Fn(&mut Writer); 2] =
-        [&|file| drop(file.enhanced(0, 1, 4, b"abcd")), &|file| drop(file.block(0xbad, &[0; 40]))];
+        [&|file| _ = file.enhanced(0, 1, 4, b"abcd"), &|file| _ = file.block(0xbad, &[0; 40])];
     for tail in tails {
         let mut whole = file.clone();
         tail(&mut whole);

@@ -128,7 +128,10 @@ fn a_compressed_file_of_nothing_is_empty() {
 fn files_that_cannot_be_opened_are_named() {
     let none: [&Path; 0] = [];
     assert!(matches!(CaptureFiles::open(&none, OpenOptions::new()), Err(CaptureError::NoFile)));
-    assert!(matches!(CaptureFiles::open(&["-", "-"], OpenOptions::new()), Err(CaptureError::StdinTwice)));
+    assert!(matches!(
+        CaptureFiles::open(&["-", "-"], OpenOptions::new()),
+        Err(CaptureError::StdinTwice)
+    ));
     let many = vec!["absent"; FILES_MAX + 1];
     let error = CaptureFiles::open(&many, OpenOptions::new()).map(drained).unwrap_err().to_string();
     assert!(error.starts_with("1025 capture files given"), "{error}");
@@ -190,7 +193,9 @@ fn seeds() -> Vec<Vec<u8>> {
     }
     for big in [false, true] {
         let mut ng = Writer::new(big);
-        ng.interface(1, 0, &[(9, &[9]), (14, &[0; 8])]).enhanced(0, 1, 2, b"ab").block(0xbad, &[7; 30]);
+        ng.interface(1, 0, &[(9, &[9]), (14, &[0; 8])])
+            .enhanced(0, 1, 2, b"ab")
+            .block(0xbad, &[7; 30]);
         ng.section(!big).interface(1, 9, &[]).enhanced(0, 1 << 40, 2, b"abcdef");
         seeds.push(ng.bytes);
     }
@@ -203,17 +208,18 @@ fn seeds() -> Vec<Vec<u8>> {
 fn damaged() -> impl Strategy<Value = Vec<u8>> {
     let seeds = seeds();
     let changes = proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6);
-    let mutated = (prop::sample::select(seeds), changes, any::<prop::sample::Index>(), any::<bool>())
-        .prop_map(|(mut bytes, changes, cut, whole)| {
-            for (at, value) in changes {
-                let at = at.index(bytes.len());
-                bytes[at] = value;
-            }
-            if !whole {
-                bytes.truncate(cut.index(bytes.len()));
-            }
-            bytes
-        });
+    let mutated =
+        (prop::sample::select(seeds), changes, any::<prop::sample::Index>(), any::<bool>())
+            .prop_map(|(mut bytes, changes, cut, whole)| {
+                for (at, value) in changes {
+                    let at = at.index(bytes.len());
+                    bytes[at] = value;
+                }
+                if !whole {
+                    bytes.truncate(cut.index(bytes.len()));
+                }
+                bytes
+            });
     prop_oneof![8 => mutated, 1 => proptest::collection::vec(any::<u8>(), 0..200)]
 }
 
