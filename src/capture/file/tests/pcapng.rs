@@ -121,7 +121,8 @@ fn interfaces_of_all_sections_are_listed() {
 
 #[test]
 fn every_interface_has_its_own_clock() {
-    let cases: [(&[(u16, &[u8])], u64, u64); 12] = [
+    type Options = &'static [(u16, &'static [u8])];
+    let cases: [(Options, u64, u64); 12] = [
         (&[], 3, 3_000),
         (&[(9, &[0])], 3, 3_000_000_000),
         (&[(9, &[3])], 3, 3_000_000),
