@@ -40,7 +40,8 @@ count() {
     awk '/^(summary|totals):/ { print $2; exit }' "$work/$name.out"
 }
 
-build deleted "--cfg flowscope_no_hooks" ""
+# What only hooks use is unused without them.
+build deleted "--cfg flowscope_no_hooks -Awarnings" ""
 build off "" ""
 build tracing "" tracing
 build metrics "" metrics
@@ -71,6 +72,7 @@ table() {
     row tracing "$tracing"
     row metrics "$metrics"
 }
+[ $# -eq 0 ] || mkdir -p "$(dirname "$1")"
 table | tee ${1:+"$1"}
 [ "$deleted" -gt 0 ] || die "nothing was counted: is the symbol still called measured?"
 [ "$deleted" -eq "$off" ] || die "hooks that are off cost $((off - deleted)) instructions"

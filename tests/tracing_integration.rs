@@ -76,8 +76,7 @@ fn heard(max_flows: usize, wire: &mut Wire) -> Vec<Heard> {
         wire.send(|frames| tracker.process(frames, &mut |_| {}));
         tracker.drain(&mut |_| {});
     });
-    let heard = ear.0.lock().unwrap().clone();
-    heard
+    std::mem::take(&mut ear.0.lock().unwrap())
 }
 
 fn expected(target: &str, level: Level, fields: &[(&str, &str)]) -> Heard {

@@ -42,9 +42,12 @@ impl Sum {
 
     #[inline]
     fn add(&mut self, other: Self) {
-        let nanos = self.nanos + other.nanos;
-        self.whole += other.whole + nanos / SECOND_NS;
-        self.nanos = nanos % SECOND_NS;
+        self.whole += other.whole;
+        self.nanos += other.nanos;
+        if self.nanos >= SECOND_NS {
+            self.nanos -= SECOND_NS;
+            self.whole += 1;
+        }
     }
 
     /// What came since `earlier`.
@@ -146,10 +149,11 @@ const fn whole<const N: usize>(bounds: [f64; N]) -> [u64; N] {
     out
 }
 
-/// The bucket of a value: how many bounds it is above.
+/// The bucket of a value: how many bounds it is above. Most flows are small and short, so that the
+/// first comparisons decide; comparing all without a branch took three times the instructions.
 #[inline]
 fn bucket<const N: usize>(bounds: &[u64; N], value: u64) -> usize {
-    bounds.iter().map(|bound| usize::from(value > *bound)).sum()
+    bounds.iter().position(|bound| value <= *bound).unwrap_or(N)
 }
 
 /// What trackers counted, as of their last batch.
