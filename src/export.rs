@@ -1,1 +1,24 @@
-//! Where records go.
+//! Where records go: events are turned into text by the worker that saw them, in large buffers,
+//! and written by one thread per sink.
+//!
+//! | part | noun |
+//! |---|---|
+//! | [`text`] | numbers, addresses and times as text, without allocation |
+//! | [`community_id`] | the Community ID of a flow, version 1 |
+//! | [`jsonl`] | one JSON object a record |
+//! | [`records`] | a worker's end: events in, full buffers out |
+//! | [`queue`] | a bounded queue whose ends sleep instead of spinning |
+//! | [`sink`] | the writing end: a thread, a bounded queue, a count of what became of each record |
+//!
+//! Contract: a record that was produced is either written or counted as dropped under a reason;
+//! memory is bounded by the queue's length; a full queue makes the worker wait.
+
+pub mod community_id;
+pub mod jsonl;
+pub mod queue;
+pub mod records;
+pub mod sink;
+pub mod text;
+
+pub use records::RecordWriter;
+pub use sink::{DropReason, Sink, SinkCounts};

@@ -1,1 +1,3 @@
 //! The running sensor.
+
+pub mod rss;

@@ -1,0 +1,171 @@
+//! The command line as clap reads it. Validation of what depends on several options is in
+//! [`options`](super::options).
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::exit;
+use super::values::{self, IdleTimeout, Output, Speed};
+
+const ENVIRONMENT: &str = "\
+Environment:
+    RUST_LOG  which messages go to standard error (default: info). With
+              flowscope.flow=info,flowscope.anomaly=warn every flow and anomaly is one.
+    NO_COLOR  messages without colours";
+
+fn after_help(examples: &str) -> String {
+    format!("{examples}\n\n{ENVIRONMENT}\n\n{}", exit::HELP)
+}
+
+const EXAMPLES: &str = "\
+Examples:
+    flowscope replay capture.pcapng --output jsonl:flows.jsonl
+        one JSON object a flow; a summary and the ledger on standard error
+
+    tcpdump -i eth0 -w - | flowscope replay - --output jsonl:- | jq .dst_port
+        from one pipe into another
+
+    flowscope replay day/*.pcap.zst --filter 'tcp port 443' --workers 4 --summary day.json
+        several files in time order, on four cores, only what the filter lets through
+
+    flowscope replay capture.pcap --speed realtime --metrics 127.0.0.1:9090 --hold
+        as it was captured, with Prometheus metrics, until Ctrl-C";
+
+/// Watches network traffic and turns it into flow records.
+#[derive(Debug, Parser)]
+#[command(
+    name = "flowscope",
+    version,
+    propagate_version = true,
+    long_about = "\
+Turns frames into flow records: who talked to whom, when, how much, and how it ended. It never touches
+the traffic, and it accounts for every frame: what it was given is what it tracked, filtered out or could
+not match, and every record it made was written or counted as dropped.",
+    after_long_help = after_help(EXAMPLES),
+    after_help = "Try 'flowscope replay --help' for all options, examples and exit codes."
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Read capture files and write the flows in them.
+    Replay(Box<ReplayArgs>),
+}
+
+/// Messages as lines for people or as JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One readable line a message.
+    Text,
+    /// One JSON object a message.
+    Json,
+}
+
+/// Arguments of `replay`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "\
+Reads capture files (pcap or pcapng, plain, gzip or zstd) in the order of their timestamps, tracks the
+flows in them and writes one record for each flow that ends, and one for each that has gone on for the
+active timeout. At the end of the capture every live flow ends with a record.
+
+A broken file is read as far as it goes: the records of what could be read are written, the message names the
+file, the offset and the reason, and the exit code is 3.",
+    after_long_help = after_help(EXAMPLES)
+)]
+pub struct ReplayArgs {
+    /// Capture files; - is standard input.
+    ///
+    /// Several files are merged in time order. The format is found out from the contents, not
+    /// from the name.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+
+    /// Write records here, as KIND:WHERE; may be given several times.
+    ///
+    /// jsonl:PATH writes one JSON object a record and line; jsonl:- is standard output. Without
+    /// an output, flows are only counted.
+    #[arg(short, long = "output", value_name = "KIND:WHERE", value_parser = values::output, help_heading = "Output")]
+    pub outputs: Vec<Output>,
+
+    /// Write the summary and the ledger to this file as JSON.
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    pub summary: Option<PathBuf>,
+
+    /// Leave the Community ID out of the records.
+    ///
+    /// It costs a SHA-1 for each record.
+    #[arg(long, help_heading = "Output")]
+    pub no_community_id: bool,
+
+    /// How fast: max, realtime, or a factor such as 10x.
+    #[arg(long, value_name = "SPEED", default_value = "max", value_parser = values::speed, help_heading = "Replay")]
+    pub speed: Speed,
+
+    /// How many threads track flows, 1 to 128.
+    ///
+    /// 1 reads and tracks on one thread. With more, one thread reads and steers each flow to
+    /// one of that many pinned workers. The records are the same set, in another order.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128), help_heading = "Replay")]
+    pub workers: u16,
+
+    /// Only frames that this expression matches, in tcpdump's syntax (see pcap-filter(7)).
+    ///
+    /// The others are counted as filtered. An expression that does not compile is refused
+    /// before anything is read.
+    #[arg(long, value_name = "EXPRESSION", help_heading = "Replay")]
+    pub filter: Option<String>,
+
+    /// How many flows are followed at once, all workers together.
+    ///
+    /// The memory is taken at start. When the table is full, the flow that is worth least
+    /// is evicted, with a record.
+    #[arg(long, value_name = "N", default_value_t = 100_000, help_heading = "Flows")]
+    pub max_flows: usize,
+
+    /// End flows that were silent for TIME; several with commas.
+    ///
+    /// NAME is tcp-embryonic (default 10s), tcp-established (300s), tcp-half-closed (120s),
+    /// tcp-closed (5s), udp (60s) or other (30s). TIME is in s unless it ends with ms, m or h.
+    #[arg(long, value_name = "NAME=TIME", value_delimiter = ',', value_parser = values::idle_timeout, help_heading = "Flows")]
+    pub idle_timeout: Vec<IdleTimeout>,
+
+    /// Write an interim record of a flow that goes on for TIME; off for none.
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = values::duration_or_off, help_heading = "Flows")]
+    // Spelled in full: clap would take `Option` for an optional argument.
+    pub active_timeout: std::option::Option<Duration>,
+
+    /// A VLAN that differs is a different flow.
+    #[arg(long, help_heading = "Flows")]
+    pub key_vlan: bool,
+
+    /// An interface of the capture that differs is a different flow.
+    #[arg(long, help_heading = "Flows")]
+    pub key_interface: bool,
+
+    /// Serve /metrics (Prometheus), /healthz and /readyz at this address; port 0 takes any.
+    ///
+    /// The address that was bound is printed to standard error.
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Operation")]
+    pub metrics: Option<SocketAddr>,
+
+    /// Keep serving after the end, until SIGINT or SIGTERM.
+    #[arg(long, requires = "metrics", help_heading = "Operation")]
+    pub hold: bool,
+
+    /// How messages are written to standard error.
+    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Operation")]
+    pub log_format: LogFormat,
+
+    /// No progress bar on a terminal.
+    #[arg(long, help_heading = "Operation")]
+    pub no_progress: bool,
+}

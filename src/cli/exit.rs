@@ -1,0 +1,56 @@
+//! Exit codes, all in one place; `--help` prints the same table.
+
+/// How a run ended, worst first where several hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Exit {
+    /// Something else failed while running.
+    Failure,
+    /// A frame or a record is not accounted for: a bug of ours.
+    Unbalanced,
+    /// Records could not be written.
+    OutputFailed,
+    /// Whoever read standard output went away.
+    ReaderGone,
+    /// A capture file is broken.
+    CaptureBroken,
+    /// A signal ended the run early.
+    Interrupted,
+    /// All went well.
+    Success,
+}
+
+impl Exit {
+    /// What the shell sees. Usage errors are 2, which clap gives by itself.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Success => 0,
+            Self::Failure => 1,
+            Self::CaptureBroken => 3,
+            Self::OutputFailed => 4,
+            Self::Unbalanced => 5,
+            Self::Interrupted => 130,
+            Self::ReaderGone => 141,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// The code of a usage error.
+pub const USAGE: u8 = 2;
+
+/// The table as `--help` prints it.
+pub const HELP: &str = "\
+Exit codes:
+    0  the captures were read to their end, every record was written, the ledger balances
+    1  something failed while running; the message says what
+    2  the command line was refused; nothing was read or written
+    3  a capture file is broken: what could be read was processed and written
+    4  records could not be written to an output; they are counted as dropped
+    5  the ledger does not balance: a bug of flowscope, please report it
+  130  ended by SIGINT or SIGTERM: every live flow ended with a record
+  141  whoever read standard output went away; reading stopped, the rest is counted as dropped";

@@ -1,0 +1,133 @@
+//! The Community ID of a flow, version 1: one text that every tool computes alike, so that records of
+//! several tools can be joined (the specification is at `corelight/community-id-spec`).
+//!
+//! Contract: pure, no allocation; SHA-1 over at most 40 bytes on the stack (one block).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use sha1::{Digest, Sha1};
+
+use crate::net::{Addr, IpProto, IpVersion};
+
+/// Length of a Community ID: `1:` and 20 bytes in base64.
+pub const TEXT_LEN: usize = 30;
+
+/// Where a packet of the flow goes from and to. For ICMP the ports are type and code of a packet that
+/// the source sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoints {
+    /// Source address.
+    pub src: Addr,
+    /// Destination address.
+    pub dst: Addr,
+    /// Source port, or the ICMP type.
+    pub src_port: u16,
+    /// Destination port, or the ICMP code.
+    pub dst_port: u16,
+    /// IP protocol.
+    pub proto: IpProto,
+    /// IP version.
+    pub version: IpVersion,
+}
+
+/// The Community ID as text.
+pub fn text(endpoints: &Endpoints, seed: u16) -> [u8; TEXT_LEN] {
+    let mut text = *b"1:............................";
+    // 20 bytes are always 28 characters.
+    let _ = STANDARD.encode_slice(digest(endpoints, seed), &mut text[2..]);
+    text
+}
+
+/// The bytes behind the text.
+pub fn digest(endpoints: &Endpoints, seed: u16) -> [u8; 20] {
+    let Endpoints { src, dst, src_port, dst_port, proto, version } = *endpoints;
+    let (dst_port, one_way) = match counterpart(proto, src_port) {
+        Some(type_back) => (type_back, false),
+        None => (dst_port, matches!(proto, IpProto::ICMP | IpProto::ICMPV6)),
+    };
+    let keep = one_way || (src, src_port) < (dst, dst_port);
+    let (src, dst, src_port, dst_port) =
+        if keep { (src, dst, src_port, dst_port) } else { (dst, src, dst_port, src_port) };
+
+    let mut block = [0u8; 40];
+    let mut len = 0;
+    let mut push = |bytes: &[u8]| {
+        block[len..len + bytes.len()].copy_from_slice(bytes);
+        len += bytes.len();
+    };
+    let skip = if version == IpVersion::V4 { 12 } else { 0 };
+    push(&seed.to_be_bytes());
+    push(&src.0[skip..]);
+    push(&dst.0[skip..]);
+    push(&[proto.0, 0]);
+    if has_ports(proto) {
+        push(&src_port.to_be_bytes());
+        push(&dst_port.to_be_bytes());
+    }
+    Sha1::digest(&block[..len]).into()
+}
+
+/// The protocols whose ports (or types) are part of the identifier. DCCP and UDP-Lite are not.
+fn has_ports(proto: IpProto) -> bool {
+    matches!(
+        proto,
+        IpProto::TCP | IpProto::UDP | IpProto::SCTP | IpProto::ICMP | IpProto::ICMPV6
+    )
+}
+
+/// The type that answers an ICMP type, or that it answers; `None` for messages that go one way.
+fn counterpart(proto: IpProto, ty: u16) -> Option<u16> {
+    const V4: [(u16, u16); 5] = [(8, 0), (13, 14), (15, 16), (10, 9), (17, 18)];
+    const V6: [(u16, u16); 6] =
+        [(128, 129), (133, 134), (135, 136), (130, 131), (139, 140), (144, 145)];
+    let pairs: &[(u16, u16)] = match proto {
+        IpProto::ICMP => &V4,
+        IpProto::ICMPV6 => &V6,
+        _ => return None,
+    };
+    pairs.iter().find_map(|&(request, reply)| match ty {
+        _ if ty == request => Some(reply),
+        _ if ty == reply => Some(request),
+        _ => None,
+    })
+}
+
+/// The type of the reply to a request type; the type itself when it has none.
+pub(super) fn reply_type(proto: IpProto, request: u8) -> u8 {
+    counterpart(proto, u16::from(request)).map_or(request, |reply| reply as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v4(proto: IpProto, src: [u8; 4], dst: [u8; 4], src_port: u16, dst_port: u16) -> Endpoints {
+        let (src, dst) = (Addr::v4(src), Addr::v4(dst));
+        Endpoints { src, dst, src_port, dst_port, proto, version: IpVersion::V4 }
+    }
+
+    fn id(endpoints: &Endpoints) -> String {
+        String::from_utf8(text(endpoints, 0).to_vec()).unwrap()
+    }
+
+    /// Published values of the specification; `tests/replay.rs` checks all of them.
+    #[test]
+    fn the_specification_s_values_come_out() {
+        let icmp = |src, dst, ty, code| id(&v4(IpProto::ICMP, src, dst, ty, code));
+        let sctp = |src, dst| id(&v4(IpProto::SCTP, src, dst, 7, 7));
+        let (a, b) = ([192, 168, 0, 89], [192, 168, 0, 1]);
+        assert_eq!(icmp(a, b, 8, 0), "1:X0snYXpgwiv9TZtqg64sgzUn6Dk=");
+        assert_eq!(icmp(b, a, 0, 0), "1:X0snYXpgwiv9TZtqg64sgzUn6Dk=");
+        assert_eq!(icmp([10, 0, 0, 1], [10, 0, 0, 2], 11, 0), "1:YHxtAirCG//0OzkcVAukqKQN9xM=");
+        let (a, b) = ([192, 168, 170, 8], [192, 168, 170, 56]);
+        assert_eq!(sctp(a, b), "1:MP2EtRCAUIZvTw6MxJHLV7N7JDs=");
+        assert_eq!(sctp(b, a), "1:MP2EtRCAUIZvTw6MxJHLV7N7JDs=");
+    }
+
+    #[test]
+    fn both_directions_have_one_id() {
+        let there = v4(IpProto::TCP, [10, 0, 0, 1], [10, 0, 0, 2], 40000, 80);
+        let back = v4(IpProto::TCP, [10, 0, 0, 2], [10, 0, 0, 1], 80, 40000);
+        assert_eq!(id(&there), id(&back));
+    }
+}

@@ -1,0 +1,185 @@
+//! A bounded queue between two threads that sleep instead of spinning.
+//!
+//! Contract: nothing that was pushed is lost; a push that cannot be taken any more gives its item
+//! back. Items are whole batches or buffers, so that one lock per sleep does not matter; while both
+//! sides have work, no lock is taken.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_queue::ArrayQueue;
+
+/// How long a sleeper sleeps at most before it looks again by itself.
+const SLEEP_MAX: Duration = Duration::from_millis(100);
+
+/// The queue, shared by its two ends.
+#[derive(Debug)]
+pub struct Queue<T> {
+    items: ArrayQueue<T>,
+    closed: AtomicBool,
+    takers: Sleepers,
+    givers: Sleepers,
+}
+
+#[derive(Debug, Default)]
+struct Sleepers {
+    count: AtomicUsize,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Sleepers {
+    /// Sleeps unless `ready` gives something, which is asked once more after this sleeper is known: a
+    /// waker either sees it, or what it did is seen here.
+    fn sleep<R>(&self, ready: impl FnOnce() -> Option<R>) -> Option<R> {
+        let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        self.count.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let found = ready();
+        if found.is_none() {
+            drop(self.changed.wait_timeout(guard, SLEEP_MAX));
+        }
+        self.count.fetch_sub(1, Ordering::SeqCst);
+        found
+    }
+
+    fn wake(&self) {
+        fence(Ordering::SeqCst);
+        if self.count.load(Ordering::SeqCst) != 0 {
+            drop(self.lock.lock().unwrap_or_else(PoisonError::into_inner));
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl<T> Queue<T> {
+    /// Holds `capacity` items at most.
+    pub fn new(capacity: usize) -> Self {
+        Self {
+            items: ArrayQueue::new(capacity),
+            closed: AtomicBool::new(false),
+            takers: Sleepers::default(),
+            givers: Sleepers::default(),
+        }
+    }
+
+    /// Appends an item, waiting for room. `Err` gives it back when the queue is closed.
+    pub fn push(&self, mut item: T) -> Result<(), T> {
+        loop {
+            if self.closed.load(Ordering::Acquire) {
+                return Err(item);
+            }
+            match self.items.push(item) {
+                Ok(()) => {
+                    self.takers.wake();
+                    return Ok(());
+                }
+                Err(back) => item = back,
+            }
+            self.givers.sleep(|| self.has_room().then_some(()));
+        }
+    }
+
+    /// Takes the oldest item, waiting for one. `None` when the queue is closed and empty.
+    pub fn pop(&self) -> Option<T> {
+        loop {
+            if let Some(item) = self.try_pop() {
+                return Some(item);
+            }
+            if self.closed.load(Ordering::Acquire) {
+                // Whatever was pushed before the queue was closed is visible now.
+                return self.try_pop();
+            }
+            let closed = || self.closed.load(Ordering::Acquire);
+            let found = self.takers.sleep(|| match self.items.pop() {
+                Some(item) => Some(Some(item)),
+                None => closed().then_some(None),
+            });
+            if let Some(Some(item)) = found {
+                self.after_pop();
+                return Some(item);
+            }
+        }
+    }
+
+    /// Takes the oldest item if there is one.
+    pub fn try_pop(&self) -> Option<T> {
+        let item = self.items.pop()?;
+        self.after_pop();
+        Some(item)
+    }
+
+    /// Wakes those who wait for room only once half of it is free: on one core every wake-up is a
+    /// change of threads.
+    fn after_pop(&self) {
+        if self.items.len() <= self.items.capacity() / 2 {
+            self.givers.wake();
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        self.closed.load(Ordering::Acquire) || self.items.len() <= self.items.capacity() / 2
+    }
+
+    /// No more pushes; what is inside can still be taken.
+    pub fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        self.takers.wake();
+        self.givers.wake();
+    }
+
+    /// How many items wait.
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_pushed_comes_out_in_order_through_a_small_queue() {
+        const ITEMS: u64 = 100_000;
+        let queue = Queue::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                (0..ITEMS).for_each(|item| queue.push(item).unwrap());
+                queue.close();
+            });
+            let mut expected = 0;
+            while let Some(item) = queue.pop() {
+                assert_eq!(item, expected);
+                expected += 1;
+            }
+            assert_eq!(expected, ITEMS);
+        });
+    }
+
+    #[test]
+    fn a_closed_queue_gives_back_what_it_cannot_take_and_keeps_what_it_has() {
+        let queue = Queue::new(4);
+        queue.push(1).unwrap();
+        queue.close();
+        assert_eq!(queue.push(2), Err(2));
+        assert_eq!((queue.pop(), queue.pop()), (Some(1), None));
+    }
+
+    #[test]
+    fn closing_wakes_a_giver_that_waits_for_room() {
+        let queue = Queue::new(1);
+        queue.push(1).unwrap();
+        std::thread::scope(|scope| {
+            let giver = scope.spawn(|| queue.push(2));
+            std::thread::sleep(Duration::from_millis(20));
+            queue.close();
+            assert_eq!(giver.join().unwrap(), Err(2));
+        });
+    }
+}

@@ -1,0 +1,132 @@
+//! A worker's end of the export: events in, full buffers out.
+//!
+//! Contract: every `Updated` and `Ended` event becomes one record, formatted once; a buffer is handed over
+//! when it is full or when [`flush`](RecordWriter::flush) says so. Summary counts are kept beside, so
+//! that events are looked at in one place.
+
+use std::time::Instant;
+
+use super::jsonl::{self, Outcome};
+use super::sink::{CHUNK_BYTES, Chunk, SinkHandle};
+use crate::event::{EndReason, EventSink, FlowEvent};
+use crate::flow::{FlowKey, FlowStats};
+use crate::net::L4;
+
+/// A record may be this long at most; a buffer with less room is handed over.
+const RECORD_BYTES_MAX: usize = 1024;
+
+/// What the events of one worker added up to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventCounts {
+    /// Records produced, interim ones included.
+    pub records: u64,
+    /// Flows that began, by [`L4`].
+    pub started: [u64; L4::ALL.len()],
+    /// Flows that ended, by [`EndReason`].
+    pub ended: [u64; EndReason::ALL.len()],
+    /// Packets in the flows that ended.
+    pub packets_ended: u64,
+    /// Interim records.
+    pub interim: u64,
+    /// Anomalies.
+    pub anomalies: u64,
+}
+
+/// Turns events into records.
+#[derive(Debug)]
+pub struct RecordWriter {
+    sinks: Vec<SinkHandle>,
+    chunk: Chunk,
+    chunk_since: Instant,
+    with_community_id: bool,
+    counts: EventCounts,
+}
+
+impl RecordWriter {
+    /// Writes to all of `sinks`; with none, records are only counted.
+    pub fn new(sinks: Vec<SinkHandle>, with_community_id: bool) -> Self {
+        let bytes = sinks.first().map(SinkHandle::buffer).unwrap_or_default();
+        Self {
+            sinks,
+            chunk: Chunk { bytes, records: 0 },
+            chunk_since: Instant::now(),
+            with_community_id,
+            counts: EventCounts::default(),
+        }
+    }
+
+    /// What the events added up to.
+    pub fn counts(&self) -> &EventCounts {
+        &self.counts
+    }
+
+    /// Hands over what there is.
+    pub fn flush(&mut self) {
+        self.chunk_since = Instant::now();
+        let Some((first, others)) = self.sinks.split_first() else { return };
+        if self.chunk.records == 0 {
+            return;
+        }
+        for other in others {
+            let mut bytes = other.buffer();
+            bytes.extend_from_slice(&self.chunk.bytes);
+            other.push(Chunk { bytes, records: self.chunk.records });
+        }
+        let next = Chunk { bytes: first.buffer(), records: 0 };
+        first.push(std::mem::replace(&mut self.chunk, next));
+    }
+
+    /// Hands over what has waited for a second, so that a slow replay does not sit on its records.
+    pub fn flush_if_old(&mut self) {
+        if self.chunk_since.elapsed().as_secs() >= 1 {
+            self.flush();
+        }
+    }
+
+    fn record(&mut self, key: &FlowKey, stats: &FlowStats, outcome: Outcome) {
+        self.counts.records += 1;
+        if self.sinks.is_empty() {
+            return;
+        }
+        jsonl::push_record(&mut self.chunk.bytes, key, stats, outcome, self.with_community_id);
+        self.chunk.records += 1;
+        if self.chunk.bytes.len() + RECORD_BYTES_MAX > CHUNK_BYTES {
+            self.flush();
+        }
+    }
+}
+
+impl EventSink<FlowKey> for RecordWriter {
+    #[inline]
+    fn event(&mut self, event: FlowEvent<FlowKey>) {
+        match event {
+            FlowEvent::Started { l4, .. } => self.counts.started[l4 as usize] += 1,
+            FlowEvent::Updated { key, stats } => {
+                self.counts.interim += 1;
+                self.record(&key, &stats, Outcome { reason: "active", interim: true });
+            }
+            FlowEvent::Ended { key, reason, stats } => {
+                self.counts.ended[reason as usize] += 1;
+                self.counts.packets_ended += stats.packets();
+                let outcome = Outcome { reason: reason_label(reason), interim: false };
+                self.record(&key, &stats, outcome);
+            }
+            FlowEvent::Anomaly { .. } => self.counts.anomalies += 1,
+            _ => {}
+        }
+    }
+}
+
+/// As records and metrics spell it.
+pub fn reason_label(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Fin => "fin",
+        EndReason::Rst => "rst",
+        EndReason::Idle => "idle",
+        EndReason::Evicted => "evicted",
+        EndReason::BufferOverflow => "buffer_overflow",
+        EndReason::Superseded => "superseded",
+        EndReason::Drained => "drained",
+        EndReason::Forgotten => "forgotten",
+    }
+}
