@@ -1,1 +1,76 @@
-//! The command line.
+//! The command line: arguments → validated options → run → exit code.
+//!
+//! | part | noun |
+//! |---|---|
+//! | [`args`] | what clap reads, and the manual page |
+//! | [`values`] | option values, one parser each |
+//! | [`options`] | everything validated, refusals |
+//! | [`exit`] | exit codes |
+//! | [`logging`] | messages on standard error |
+
+pub mod args;
+pub mod exit;
+pub mod logging;
+pub mod options;
+pub mod values;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+use exit::Exit;
+
+/// Runs the program and gives its exit code. `clap` itself ends the process for `--help` and for
+/// arguments that it refuses.
+pub fn run() -> u8 {
+    let Command::Replay(args) = Cli::parse().command;
+    logging::start(args.log_format);
+    let options = match options::validate(*args) {
+        Ok(options) => options,
+        Err(refused) => {
+            eprintln!("error: {refused}\n\nFor more information, try 'flowscope replay --help'.");
+            return exit::USAGE;
+        }
+    };
+    match crate::sensor::replay::run(options, i32::from(Exit::Interrupted.code())) {
+        Ok(outcome) => Exit::from(outcome).code(),
+        Err(error) => {
+            // The whole chain in one line: what was tried, what came of it.
+            tracing::error!("{error:#}");
+            Exit::Failure.code()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn help_tells_examples_environment_and_exit_codes() {
+        let mut command = Cli::command();
+        let replay = command.find_subcommand_mut("replay").unwrap();
+        let help = replay.render_long_help().to_string();
+        for expected in ["Examples:", "RUST_LOG", "130", "--filter"] {
+            assert!(help.contains(expected), "{expected} is not in:\n{help}");
+        }
+    }
+
+    #[test]
+    fn options_that_contradict_each_other_are_refused_by_name() {
+        let refusal = |args: &[&str]| {
+            let args = [&["flowscope", "replay", "x.pcap"], args].concat();
+            let Command::Replay(args) = Cli::parse_from(args).command;
+            options::validate(*args).unwrap_err().to_string()
+        };
+        assert!(refusal(&["--max-flows", "0"]).contains("--max-flows 0"));
+        assert!(refusal(&["--max-flows", "3", "--workers", "4"]).contains("--workers 4"));
+        assert!(refusal(&["-o", "jsonl:-", "-o", "jsonl:-"]).contains("standard output"));
+        assert!(refusal(&["--filter", "tcp prot 80"]).contains("tcp prot 80"));
+    }
+}

@@ -1,3 +1,33 @@
-//! The running sensor.
+//! The running sensor: a reading loop, one or more trackers, records, and an account of every frame.
+//!
+//! | part | noun |
+//! |---|---|
+//! | [`options`] | what a run is told |
+//! | [`replay`] | a run over capture files, from opening to the summary |
+//! | [`read`] | the reading loop, generic over the capture and over what follows it |
+//! | [`direct`] | what follows: a tracker on the same thread |
+//! | [`steer`] | or: steering to trackers on pinned threads; [`rss`] says which |
+//! | [`filter`], [`pace`] | which frames, and when |
+//! | [`shard`] | what each thread counted, for others to read |
+//! | [`ledger`], [`summary`] | whether it all adds up, for people and as JSON |
+//! | [`telemetry`], [`http`], [`progress`] | the same figures while it runs |
+//! | [`stop`] | signals |
+//!
+//! Contract: nothing is allocated, locked or shared per packet; every frame is counted exactly once;
+//! a run that is told to stop drains.
 
+pub mod direct;
+pub mod filter;
+pub mod http;
+pub mod ledger;
+pub mod options;
+pub mod pace;
+pub mod progress;
+pub mod read;
+pub mod replay;
 pub mod rss;
+pub mod shard;
+pub mod steer;
+pub mod stop;
+pub mod summary;
+pub mod telemetry;

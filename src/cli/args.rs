@@ -8,7 +8,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
-use super::values::{self, IdleTimeout, Output, Speed};
+use super::values::{self, IdleTimeout};
+use crate::sensor::options::{Output, Speed};
 
 const ENVIRONMENT: &str = "\
 Environment:

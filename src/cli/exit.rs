@@ -1,7 +1,9 @@
 //! Exit codes, all in one place; `--help` prints the same table.
 
-/// How a run ended, worst first where several hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+use crate::sensor::replay::Outcome;
+
+/// How the program ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// Something else failed while running.
     Failure,
@@ -34,9 +36,16 @@ impl Exit {
     }
 }
 
-impl From<Exit> for std::process::ExitCode {
-    fn from(exit: Exit) -> Self {
-        Self::from(exit.code())
+impl From<Outcome> for Exit {
+    fn from(outcome: Outcome) -> Self {
+        match outcome {
+            Outcome::Complete => Self::Success,
+            Outcome::Interrupted => Self::Interrupted,
+            Outcome::CaptureBroken => Self::CaptureBroken,
+            Outcome::ReaderGone => Self::ReaderGone,
+            Outcome::OutputFailed => Self::OutputFailed,
+            Outcome::Unbalanced => Self::Unbalanced,
+        }
     }
 }
 

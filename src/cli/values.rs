@@ -4,15 +4,7 @@ use std::time::Duration;
 
 use crate::export::sink::Target;
 use crate::flow::IdleTimeouts;
-
-/// How fast a capture is replayed.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Speed {
-    /// As fast as it can be read.
-    Max,
-    /// So many seconds of capture in one second.
-    Times(f64),
-}
+use crate::sensor::options::{Output, Speed};
 
 /// Parses `max`, `realtime` or `Nx`.
 pub fn speed(text: &str) -> Result<Speed, String> {
@@ -84,8 +76,9 @@ const IDLE_CLASSES: [(&str, IdleClass); 6] = [
 /// Parses `NAME=TIME`.
 pub fn idle_timeout(text: &str) -> Result<IdleTimeout, String> {
     let names = || IDLE_CLASSES.map(|(name, _)| name).join(", ");
-    let (name, time) =
-        text.split_once('=').ok_or_else(|| format!("give NAME=TIME with NAME one of {}", names()))?;
+    let (name, time) = text
+        .split_once('=')
+        .ok_or_else(|| format!("give NAME=TIME with NAME one of {}", names()))?;
     let &(_, class) = IDLE_CLASSES
         .iter()
         .find(|(known, _)| *known == name)
@@ -105,13 +98,6 @@ impl IdleTimeout {
             IdleClass::Other => &mut to.other,
         } = self.timeout;
     }
-}
-
-/// An output: what kind, and where to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// One JSON object a line.
-    Jsonl(Target),
 }
 
 /// Parses `KIND:WHERE`.

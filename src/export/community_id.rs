@@ -69,10 +69,7 @@ pub fn digest(endpoints: &Endpoints, seed: u16) -> [u8; 20] {
 
 /// The protocols whose ports (or types) are part of the identifier. DCCP and UDP-Lite are not.
 fn has_ports(proto: IpProto) -> bool {
-    matches!(
-        proto,
-        IpProto::TCP | IpProto::UDP | IpProto::SCTP | IpProto::ICMP | IpProto::ICMPV6
-    )
+    matches!(proto, IpProto::TCP | IpProto::UDP | IpProto::SCTP | IpProto::ICMP | IpProto::ICMPV6)
 }
 
 /// The type that answers an ICMP type, or that it answers; `None` for messages that go one way.

@@ -92,7 +92,7 @@ fn push_tcp(out: &mut Vec<u8>, stats: &FlowStats, state: TcpState) {
     push_flags(out, stats.responder.tcp_flags);
     out.extend_from_slice(b"\",\"history\":\"");
     // Writing to a vector cannot fail.
-    let _ = write!(out, "{:?}", stats.history);
+    let _ = write!(out, "{}", stats.history);
     out.push(b'"');
     number(out, b",\"retransmitted_initiator\":", u64::from(stats.initiator.retransmitted));
     number(out, b",\"retransmitted_responder\":", u64::from(stats.responder.retransmitted));

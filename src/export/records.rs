@@ -11,6 +11,7 @@ use super::sink::{CHUNK_BYTES, Chunk, SinkHandle};
 use crate::event::{EndReason, EventSink, FlowEvent};
 use crate::flow::{FlowKey, FlowStats};
 use crate::net::L4;
+use crate::obs::end_reason_label;
 
 /// A record may be this long at most; a buffer with less room is handed over.
 const RECORD_BYTES_MAX: usize = 1024;
@@ -26,6 +27,8 @@ pub struct EventCounts {
     pub ended: [u64; EndReason::ALL.len()],
     /// Packets in the flows that ended.
     pub packets_ended: u64,
+    /// Packets that the records told.
+    pub packets_told: u64,
     /// Interim records.
     pub interim: u64,
     /// Anomalies.
@@ -85,6 +88,7 @@ impl RecordWriter {
 
     fn record(&mut self, key: &FlowKey, stats: &FlowStats, outcome: Outcome) {
         self.counts.records += 1;
+        self.counts.packets_told += stats.unreported().packets.iter().sum::<u64>();
         if self.sinks.is_empty() {
             return;
         }
@@ -108,25 +112,11 @@ impl EventSink<FlowKey> for RecordWriter {
             FlowEvent::Ended { key, reason, stats } => {
                 self.counts.ended[reason as usize] += 1;
                 self.counts.packets_ended += stats.packets();
-                let outcome = Outcome { reason: reason_label(reason), interim: false };
+                let outcome = Outcome { reason: end_reason_label(reason), interim: false };
                 self.record(&key, &stats, outcome);
             }
             FlowEvent::Anomaly { .. } => self.counts.anomalies += 1,
             _ => {}
         }
-    }
-}
-
-/// As records and metrics spell it.
-pub fn reason_label(reason: EndReason) -> &'static str {
-    match reason {
-        EndReason::Fin => "fin",
-        EndReason::Rst => "rst",
-        EndReason::Idle => "idle",
-        EndReason::Evicted => "evicted",
-        EndReason::BufferOverflow => "buffer_overflow",
-        EndReason::Superseded => "superseded",
-        EndReason::Drained => "drained",
-        EndReason::Forgotten => "forgotten",
     }
 }

@@ -79,7 +79,8 @@ impl Target {
         if text == "-" { Self::Stdout } else { Self::File(PathBuf::from(text)) }
     }
 
-    fn name(&self) -> String {
+    /// As messages name it.
+    pub fn name(&self) -> String {
         match self {
             Self::Stdout => "standard output".to_owned(),
             Self::File(path) => path.display().to_string(),
@@ -129,10 +130,7 @@ impl Sink {
     }
 
     /// Starts a thread that writes to `output`.
-    pub fn start(
-        name: String,
-        output: impl Write + Send + 'static,
-    ) -> Result<Self, OpenError> {
+    pub fn start(name: String, output: impl Write + Send + 'static) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
             queue: Queue::new(CHUNKS_QUEUED_MAX),
             recycled: ArrayQueue::new(CHUNKS_QUEUED_MAX + 2),

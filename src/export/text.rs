@@ -180,9 +180,15 @@ mod tests {
 
     #[test]
     fn v6_addresses_are_rfc_5952() {
-        for expected in
-            ["::", "::1", "1::", "2001:db8::1", "2001:db8:0:1:1:1:1:1", "1:0:0:2::3", "fe80::a:0:0:1"]
-        {
+        for expected in [
+            "::",
+            "::1",
+            "1::",
+            "2001:db8::1",
+            "2001:db8:0:1:1:1:1:1",
+            "1:0:0:2::3",
+            "fe80::a:0:0:1",
+        ] {
             let addr: Ipv6Addr = expected.parse().unwrap();
             let found = text(|out| push_ip(out, Addr(addr.octets()), IpVersion::V6));
             assert_eq!(found, addr.to_string());

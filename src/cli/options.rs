@@ -1,0 +1,76 @@
+//! Parsed arguments → one validated value. What is refused here is refused before a file is opened.
+
+use super::args::ReplayArgs;
+use crate::flow::config::ConfigError;
+use crate::flow::{ByFiveTuple, TrackerConfig};
+use crate::sensor::filter::{Filter, FilterError};
+use crate::sensor::options::{Output, ReplayOptions};
+
+/// Why a command line was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum UsageError {
+    /// Two outputs of the same place.
+    #[error("the output {0} is given twice: give each place once")]
+    OutputTwice(String),
+    /// A filter that does not compile.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
+    /// A tracker that cannot be.
+    #[error("{}", tracker_refused(.0))]
+    Tracker(ConfigError),
+    /// Fewer flows than workers.
+    #[error(
+        "--max-flows {max_flows} is less than --workers {workers}: give each worker one at least"
+    )]
+    FewerFlowsThanWorkers {
+        /// Flows of all workers.
+        max_flows: usize,
+        /// Workers.
+        workers: usize,
+    },
+}
+
+fn tracker_refused(error: &ConfigError) -> String {
+    match error {
+        ConfigError::MaxFlows(found) => {
+            format!("--max-flows {found}: choose 1 to {}", TrackerConfig::MAX_FLOWS)
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Validates.
+pub fn validate(args: ReplayArgs) -> Result<ReplayOptions, UsageError> {
+    for (index, output) in args.outputs.iter().enumerate() {
+        if args.outputs[..index].contains(output) {
+            let Output::Jsonl(target) = output;
+            return Err(UsageError::OutputTwice(target.name()));
+        }
+    }
+    let mut tracker = TrackerConfig {
+        max_flows: args.max_flows,
+        active_timeout: args.active_timeout,
+        ..TrackerConfig::default()
+    };
+    args.idle_timeout.iter().for_each(|timeout| timeout.apply(&mut tracker.idle));
+    tracker.validate().map_err(UsageError::Tracker)?;
+    let workers = usize::from(args.workers);
+    if args.max_flows < workers {
+        let max_flows = args.max_flows;
+        return Err(UsageError::FewerFlowsThanWorkers { max_flows, workers });
+    }
+    Ok(ReplayOptions {
+        files: args.files,
+        outputs: args.outputs,
+        summary: args.summary,
+        community_id: !args.no_community_id,
+        speed: args.speed,
+        workers,
+        filter: args.filter.as_deref().map(Filter::compile).transpose()?,
+        extractor: ByFiveTuple { vlan: args.key_vlan, interface: args.key_interface },
+        tracker,
+        metrics: args.metrics,
+        hold: args.hold,
+        progress: !args.no_progress,
+    })
+}

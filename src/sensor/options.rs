@@ -1,0 +1,66 @@
+//! What a replay is told: one type, already validated.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::filter::Filter;
+use crate::export::sink::Target;
+use crate::flow::{ByFiveTuple, TrackerConfig};
+
+/// How fast a capture is replayed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Speed {
+    /// As fast as it can be read.
+    Max,
+    /// So many seconds of capture in one second.
+    Times(f64),
+}
+
+/// An output: what kind, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// One JSON object a line.
+    Jsonl(Target),
+}
+
+/// Everything that a replay needs to know.
+#[derive(Debug)]
+pub struct ReplayOptions {
+    /// Capture files; `-` is standard input.
+    pub files: Vec<PathBuf>,
+    /// Where records go.
+    pub outputs: Vec<Output>,
+    /// Where the summary goes as JSON.
+    pub summary: Option<PathBuf>,
+    /// Whether records have a Community ID.
+    pub community_id: bool,
+    /// How fast.
+    pub speed: Speed,
+    /// How many threads track.
+    pub workers: usize,
+    /// What frames are wanted.
+    pub filter: Option<Filter>,
+    /// What makes a flow.
+    pub extractor: ByFiveTuple,
+    /// How flows are tracked; `max_flows` is that of all workers together.
+    pub tracker: TrackerConfig,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
+    /// Whether to go on serving after the end.
+    pub hold: bool,
+    /// Whether a terminal gets a progress bar.
+    pub progress: bool,
+}
+
+impl ReplayOptions {
+    /// The configuration of each worker's tracker: its share of the flows.
+    ///
+    /// Which worker a flow goes to depends on its hash alone, so with more than one worker a table can be
+    /// full while others have room. As long as none is full, the records are the same set.
+    pub fn worker_tracker(&self) -> TrackerConfig {
+        TrackerConfig {
+            max_flows: self.tracker.max_flows.div_ceil(self.workers),
+            ..self.tracker.clone()
+        }
+    }
+}

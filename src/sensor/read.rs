@@ -1,0 +1,225 @@
+//! The reading loop: capture → pace → filter → what follows, a batch at a time.
+//!
+//! Contract: generic over the capture and over what follows, so that both are inlined; the same loop
+//! for every backend and for both shapes. Every frame that the capture hands over is counted as
+//! delivered once, and then as filtered or handed on.
+
+use super::filter::Filter;
+use super::pace::Pacer;
+use super::shard::{Board, ReaderFigures};
+use super::stop::Stop;
+use crate::capture::{Capture, CaptureError};
+use crate::export::sink::SinkHandle;
+use crate::frame::{Frame, LinkType};
+use crate::time::Timestamp;
+
+/// What follows the reading loop.
+pub trait Stage {
+    /// Takes frames, in order.
+    fn frames(&mut self, frames: &[Frame<'_>]);
+
+    /// The capture's clock stands at `now`: timers run, figures are published.
+    fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures);
+
+    /// Hands on what waits to be handed on in larger pieces: the source may be quiet for a while.
+    fn flush(&mut self);
+}
+
+/// Frames wanted that are handed on at once when there is a filter.
+const KEPT_MAX: usize = 256;
+
+/// Link types that are told apart in the summary; frames of others are counted as one.
+const LINKS_MAX: usize = 16;
+
+/// Stands for all link types after the first 15.
+pub const OTHER_LINKS: LinkType = LinkType(u16::MAX);
+
+/// The loop, and what it counted.
+#[derive(Debug)]
+pub struct ReadLoop {
+    filter: Option<Filter>,
+    pacer: Option<Pacer>,
+    stop: Stop,
+    board: Board,
+    figures: ReaderFigures,
+    links: Vec<(LinkType, u64)>,
+    now: Timestamp,
+}
+
+/// How far a capture is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    /// Frames that it read.
+    pub frames: u64,
+    /// Bytes that it read, as stored.
+    pub file_bytes: u64,
+}
+
+/// How reading ended.
+#[derive(Debug, Default)]
+pub struct ReadEnd {
+    /// What broke on the way.
+    pub errors: Vec<CaptureError>,
+    /// Whether it ended before the capture did.
+    pub stopped: bool,
+}
+
+impl ReadLoop {
+    /// A loop that counts into the board's reader shard.
+    pub fn new(filter: Option<Filter>, pacer: Option<Pacer>, stop: Stop, board: Board) -> Self {
+        Self {
+            filter,
+            pacer,
+            stop,
+            board,
+            figures: ReaderFigures::default(),
+            links: Vec::with_capacity(LINKS_MAX),
+            now: Timestamp::ZERO,
+        }
+    }
+
+    /// Reads until the end of the capture, a stop, or until every output has failed.
+    /// `position` is asked once a batch how far the capture is.
+    pub fn run<C: Capture, S: Stage>(
+        &mut self,
+        capture: &mut C,
+        stage: &mut S,
+        position: impl Fn(&C) -> Position,
+    ) -> ReadEnd {
+        let mut end = ReadEnd::default();
+        loop {
+            if self.stop.raised() || self.outputs_failed() {
+                end.stopped = true;
+                break;
+            }
+            match capture.with_batch(|frames| self.batch(frames, stage)) {
+                Ok(Some(())) => {
+                    self.publish(stage, position(capture));
+                }
+                Ok(None) => break,
+                // Others of several files may have more.
+                Err(error) => end.errors.push(error),
+            }
+        }
+        self.publish(stage, position(capture));
+        end
+    }
+
+    /// The latest time seen.
+    pub fn now(&self) -> Timestamp {
+        self.now
+    }
+
+    /// What was counted; the caller adds what happens after the end.
+    pub fn figures(&mut self) -> &mut ReaderFigures {
+        &mut self.figures
+    }
+
+    /// Frames by link type.
+    pub fn links(&self) -> &[(LinkType, u64)] {
+        &self.links
+    }
+
+    /// The filter.
+    pub fn filter(&self) -> Option<&Filter> {
+        self.filter.as_ref()
+    }
+
+    fn outputs_failed(&self) -> bool {
+        let mut sinks = self.board.sinks.iter().map(|(_, sink)| sink).peekable();
+        sinks.peek().is_some() && sinks.all(SinkHandle::failed)
+    }
+
+    fn publish<S: Stage>(&mut self, stage: &mut S, position: Position) {
+        self.figures.file_bytes = position.file_bytes;
+        self.figures.offered = position.frames;
+        self.tick(stage);
+    }
+
+    fn tick<S: Stage>(&mut self, stage: &mut S) {
+        stage.tick(self.now, &mut self.figures);
+        self.board.reader.store(&mut self.figures);
+    }
+
+    fn batch<S: Stage>(&mut self, frames: &[Frame<'_>], stage: &mut S) {
+        if self.pacer.is_none() {
+            return self.due(frames, stage);
+        }
+        let mut rest = frames;
+        while let Some(next) = rest.first() {
+            let Some(pacer) = &mut self.pacer else { return };
+            let clock = pacer.now(next.ts);
+            let ready = rest.iter().take_while(|frame| frame.ts <= clock).count();
+            let (due, later) = rest.split_at(ready);
+            rest = later;
+            if !due.is_empty() {
+                self.due(due, stage);
+                continue;
+            }
+            stage.flush();
+            let Some(pacer) = &mut self.pacer else { return };
+            if !pacer.sleep_towards(next.ts) {
+                self.figures.not_due += rest.len() as u64;
+                return;
+            }
+            self.now = self.now.max(clock.min(next.ts));
+            self.tick(stage);
+        }
+    }
+
+    /// Frames whose time has come.
+    fn due<S: Stage>(&mut self, frames: &[Frame<'_>], stage: &mut S) {
+        self.tally(frames);
+        let Some(filter) = &self.filter else { return stage.frames(frames) };
+        let Some(&first) = frames.first() else { return };
+        let mut kept = [first; KEPT_MAX];
+        for frames in frames.chunks(KEPT_MAX) {
+            let mut len = 0;
+            for frame in frames {
+                if filter.matches(frame) {
+                    kept[len] = *frame;
+                    len += 1;
+                } else {
+                    self.figures.filtered += 1;
+                    self.figures.filtered_bytes += u64::from(frame.wire_len);
+                }
+            }
+            stage.frames(&kept[..len]);
+        }
+    }
+
+    fn tally(&mut self, frames: &[Frame<'_>]) {
+        let Some(first) = frames.first() else { return };
+        let (mut earliest, mut latest, mut bytes) = (first.ts, first.ts, 0);
+        let mut run = (first.link, 0);
+        for frame in frames {
+            earliest = earliest.min(frame.ts);
+            latest = latest.max(frame.ts);
+            bytes += u64::from(frame.wire_len);
+            if frame.link != run.0 {
+                count_link(&mut self.links, run);
+                run = (frame.link, 0);
+            }
+            run.1 += 1;
+        }
+        count_link(&mut self.links, run);
+        let figures = &mut self.figures;
+        if figures.delivered == 0 || earliest.as_nanos() < figures.first_ns {
+            figures.first_ns = earliest.as_nanos();
+        }
+        self.now = self.now.max(latest);
+        figures.last_ns = figures.last_ns.max(latest.as_nanos());
+        figures.delivered += frames.len() as u64;
+        figures.delivered_bytes += bytes;
+    }
+}
+
+fn count_link(links: &mut Vec<(LinkType, u64)>, (link, frames): (LinkType, u64)) {
+    if let Some((_, count)) = links.iter_mut().find(|(known, _)| *known == link) {
+        *count += frames;
+    } else if links.len() < LINKS_MAX {
+        links.push((link, frames));
+    } else if let Some(others) = links.last_mut() {
+        *others = (OTHER_LINKS, others.1 + frames);
+    }
+}

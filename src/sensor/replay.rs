@@ -1,0 +1,235 @@
+//! A replay: capture files in, records and a summary out.
+//!
+//! Contract: what cannot work (an output that cannot be opened, an address that is taken) is refused before
+//! the first frame; whatever ends the run, flows that live end with a record, records are written or
+//! counted as dropped, and the ledger is drawn up.
+
+use std::io::IsTerminal;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::Context;
+
+use super::direct::Direct;
+use super::http::{Readiness, Server};
+use super::ledger::Ledger;
+use super::options::{Output, ReplayOptions, Speed};
+use super::pace::Pacer;
+use super::progress::Progress;
+use super::read::{Position, ReadEnd, ReadLoop};
+use super::shard::{Board, Figures};
+use super::steer::{Steer, WorkerParts};
+use super::stop::Stop;
+use super::summary::{RunFacts, Summary};
+use super::telemetry::Telemetry;
+use crate::capture::file::{CaptureFiles, OpenOptions};
+use crate::export::sink::{DropReason, SinkHandle};
+use crate::export::{RecordWriter, Sink};
+use crate::flow::FlowTracker;
+use crate::flow::ingest::Ingest;
+use crate::time::{Timestamp, duration_ns};
+
+/// How a run ended; the worst of what happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Read to the end, everything written.
+    Complete,
+    /// A signal ended it early.
+    Interrupted,
+    /// A capture file is broken, or another of several is.
+    CaptureBroken,
+    /// Whoever read the output went away.
+    ReaderGone,
+    /// Records could not be written.
+    OutputFailed,
+    /// A frame or a record is not accounted for.
+    Unbalanced,
+}
+
+impl Outcome {
+    /// As the summary spells it.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Interrupted => "interrupted",
+            Self::CaptureBroken => "capture_broken",
+            Self::ReaderGone => "reader_gone",
+            Self::OutputFailed => "output_failed",
+            Self::Unbalanced => "unbalanced",
+        }
+    }
+}
+
+/// Replays, and says how it ended. `Err` is for what failed before the first frame, and for bugs.
+/// A second SIGINT or SIGTERM ends the process with `code_at_once`.
+pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outcome> {
+    let stop = Stop::new();
+    stop.on_signals(code_at_once).context("signals cannot be watched")?;
+    let mut sinks = open_outputs(&options.outputs)?;
+    let named = |sink: &Sink| (sink.name().to_owned(), sink.handle());
+    let board = Board::new(options.workers, sinks.iter().map(named).collect());
+    let server = options.metrics.map(|addr| serve(addr, &board)).transpose()?;
+    let opened = CaptureFiles::open(&options.files, OpenOptions::default());
+    let started = Instant::now();
+
+    let read = match opened {
+        Ok(capture) => read(&mut options, capture, &stop, &board, server.as_ref())?,
+        Err(error) => {
+            let end = ReadEnd { errors: vec![error], stopped: false };
+            Read { end, links: Vec::new() }
+        }
+    };
+    sinks.iter_mut().for_each(Sink::finish);
+
+    let figures = board.figures();
+    let ledger = Ledger::at_end(&figures);
+    let outcome = outcome(&figures, &ledger, &read.end, &stop);
+    let facts = RunFacts {
+        outcome: outcome.label(),
+        errors: read.end.errors.iter().map(ToString::to_string).collect(),
+        files: options.files.len(),
+        elapsed: started.elapsed(),
+        links: &read.links,
+    };
+    let summary = Summary::new(&figures, ledger, facts);
+    report(&summary, &board, outcome);
+    if let Some(path) = &options.summary {
+        write_summary(path, &summary)?;
+    }
+    if let Some(server) = &server
+        && options.hold
+    {
+        let failed = !matches!(outcome, Outcome::Complete | Outcome::Interrupted);
+        server.set_readiness(if failed { Readiness::Failed } else { Readiness::Holding });
+        tracing::info!("holding until SIGINT or SIGTERM");
+        stop.wait();
+    }
+    Ok(outcome)
+}
+
+/// What reading gave.
+struct Read {
+    end: ReadEnd,
+    links: Vec<(crate::frame::LinkType, u64)>,
+}
+
+fn read(
+    options: &mut ReplayOptions,
+    mut capture: CaptureFiles,
+    stop: &Stop,
+    board: &Board,
+    server: Option<&Server>,
+) -> anyhow::Result<Read> {
+    let _progress = (options.progress && std::io::stderr().is_terminal())
+        .then(|| Progress::start(Arc::new(board.clone()), capture.bytes_total()))
+        .transpose()
+        .context("the progress bar needs a thread")?;
+    let pacer = match options.speed {
+        Speed::Max => None,
+        Speed::Times(times) => Some(Pacer::new(times, stop.clone())),
+    };
+    let mut reading = ReadLoop::new(options.filter.take(), pacer, stop.clone(), board.clone());
+    let mut workers = workers(options, board)?;
+    if let Some(server) = server {
+        server.set_readiness(Readiness::Reading);
+    }
+    let end = if options.workers == 1
+        && let Some(WorkerParts { tracker, records, shard }) = workers.pop()
+    {
+        let mut direct = Direct::new(tracker, records, shard);
+        let end = reading.run(&mut capture, &mut direct, position);
+        direct.finish(reading.now(), reading.figures());
+        end
+    } else {
+        let timeout_ns = duration_ns(options.tracker.fragment_timeout);
+        let ingest = Ingest::new(options.extractor, options.tracker.max_datagrams, timeout_ns);
+        let mut steer = Steer::start(ingest, workers)?;
+        let end = reading.run(&mut capture, &mut steer, position);
+        let now: Timestamp = reading.now();
+        steer.finish(now, reading.figures())?;
+        end
+    };
+    board.reader.store(reading.figures());
+    warn_of_uncovered_links(&reading);
+    Ok(Read { end, links: reading.links().to_vec() })
+}
+
+fn position(capture: &CaptureFiles) -> Position {
+    Position { frames: capture.frames(), file_bytes: capture.bytes_read() }
+}
+
+fn open_outputs(outputs: &[Output]) -> anyhow::Result<Vec<Sink>> {
+    let open = |output: &Output| {
+        let Output::Jsonl(target) = output;
+        Ok(Sink::open(target)?)
+    };
+    outputs.iter().map(open).collect()
+}
+
+fn serve(addr: std::net::SocketAddr, board: &Board) -> anyhow::Result<Server> {
+    let server = Server::start(addr, Telemetry::install(board.clone())?)?;
+    // Not a log message: whoever asked for port 0 needs it whatever RUST_LOG says.
+    eprintln!("serving metrics on http://{}/metrics", server.addr());
+    Ok(server)
+}
+
+fn workers(options: &ReplayOptions, board: &Board) -> anyhow::Result<Vec<WorkerParts>> {
+    let handles: Vec<SinkHandle> = board.sinks.iter().map(|(_, sink)| sink.clone()).collect();
+    let parts = |shard: &Arc<_>| {
+        let tracker = FlowTracker::new(options.extractor, options.worker_tracker())?;
+        let records = RecordWriter::new(handles.clone(), options.community_id);
+        Ok(WorkerParts { tracker, records, shard: Arc::clone(shard) })
+    };
+    board.workers.iter().map(parts).collect()
+}
+
+fn outcome(figures: &Figures, ledger: &Ledger, end: &ReadEnd, stop: &Stop) -> Outcome {
+    let dropped = |reason: DropReason| {
+        figures.sinks.iter().any(|(_, counts)| counts.dropped[reason as usize] != 0)
+    };
+    if !ledger.balanced {
+        Outcome::Unbalanced
+    } else if dropped(DropReason::WriteFailed) {
+        Outcome::OutputFailed
+    } else if dropped(DropReason::ReaderGone) {
+        Outcome::ReaderGone
+    } else if !end.errors.is_empty() {
+        Outcome::CaptureBroken
+    } else if end.stopped && stop.signalled() {
+        Outcome::Interrupted
+    } else {
+        Outcome::Complete
+    }
+}
+
+fn report(summary: &Summary, board: &Board, outcome: Outcome) {
+    eprint!("{summary}");
+    for (name, sink) in &board.sinks {
+        if let Some(error) = sink.error() {
+            tracing::error!(output = %name, %error, "records were dropped");
+        }
+    }
+    if outcome == Outcome::Unbalanced {
+        tracing::error!("the ledger does not balance: please report this with the summary");
+    }
+}
+
+fn write_summary(path: &Path, summary: &Summary) -> anyhow::Result<()> {
+    let text = serde_json::to_string_pretty(summary)?;
+    std::fs::write(path, text + "\n").with_context(|| {
+        format!("cannot write the summary to {}: choose another path", path.display())
+    })
+}
+
+fn warn_of_uncovered_links(reading: &ReadLoop) {
+    let Some(filter) = reading.filter() else { return };
+    for (link, frames) in reading.links().iter().filter(|(link, _)| !filter.covers(*link)) {
+        tracing::warn!(
+            link = link.name(),
+            frames,
+            filter = filter.expression(),
+            "the filter means nothing on this link type: its frames are counted as filtered"
+        );
+    }
+}

@@ -1,0 +1,289 @@
+//! What each thread counted, as other threads may read it.
+//!
+//! Contract: a shard has one writer, which stores all its figures once a batch by relaxed stores into
+//! cache lines of its own; readers see figures at most a batch old, and exact ones once the writer's thread
+//! was joined.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::event::EndReason;
+use crate::export::records::EventCounts;
+use crate::export::sink::{SinkCounts, SinkHandle};
+use crate::flow::ingest::IngestCounters;
+use crate::flow::{ByFiveTuple, FlowTracker};
+use crate::net::L4;
+
+/// How many kinds of fault a frame can have.
+pub const FAULTS: usize = 7;
+
+/// What the reader counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ReaderFigures {
+    /// Bytes of the capture read, as stored (compressed).
+    pub file_bytes: u64,
+    /// Frames that the capture read.
+    pub offered: u64,
+    /// Frames that were read and not due yet when the run was told to stop.
+    pub not_due: u64,
+    /// Frames that came to the sensor.
+    pub delivered: u64,
+    /// Their bytes on the wire.
+    pub delivered_bytes: u64,
+    /// Frames that the filter did not want.
+    pub filtered: u64,
+    /// Their bytes on the wire.
+    pub filtered_bytes: u64,
+    /// Frames that were decoded.
+    pub decoded: u64,
+    /// Frames without a key.
+    pub unmatched: u64,
+    /// Their bytes on the wire.
+    pub unmatched_bytes: u64,
+    /// Unmatched frames by fault.
+    pub faults: [u64; FAULTS],
+    /// Frames handed on to a tracker.
+    pub handed_on: u64,
+    /// Later fragments that wait for their first one.
+    pub held: u64,
+    /// Later fragments whose first one never came.
+    pub fragments_unattributed: u64,
+    /// Time of the earliest frame, in nanoseconds; 0 without any.
+    pub first_ns: u64,
+    /// Time of the latest frame, in nanoseconds.
+    pub last_ns: u64,
+}
+
+impl ReaderFigures {
+    const LEN: usize = 15 + FAULTS;
+
+    /// Takes over what the ingest counted.
+    pub fn set_ingest(&mut self, counters: &IngestCounters) {
+        self.decoded = counters.frames;
+        self.unmatched = counters.unmatched;
+        self.unmatched_bytes = counters.unmatched_bytes;
+        self.faults = counters.faults;
+        self.handed_on = counters.packets;
+        self.held = counters.held;
+        self.fragments_unattributed = counters.fragments_unattributed;
+    }
+
+    fn each(&mut self, mut f: impl FnMut(&mut u64)) {
+        f(&mut self.file_bytes);
+        f(&mut self.offered);
+        f(&mut self.not_due);
+        f(&mut self.delivered);
+        f(&mut self.delivered_bytes);
+        f(&mut self.filtered);
+        f(&mut self.filtered_bytes);
+        f(&mut self.decoded);
+        f(&mut self.unmatched);
+        f(&mut self.unmatched_bytes);
+        self.faults.iter_mut().for_each(&mut f);
+        f(&mut self.handed_on);
+        f(&mut self.held);
+        f(&mut self.fragments_unattributed);
+        f(&mut self.first_ns);
+        f(&mut self.last_ns);
+    }
+}
+
+/// What a worker counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WorkerFigures {
+    /// Frames counted into flows.
+    pub tracked: u64,
+    /// Their bytes on the wire.
+    pub tracked_bytes: u64,
+    /// Live flows.
+    pub live: u64,
+    /// Packets in flows that ended.
+    pub packets_ended: u64,
+    /// Packets that records told.
+    pub packets_told: u64,
+    /// Records produced, interim ones included.
+    pub records: u64,
+    /// Interim records.
+    pub interim: u64,
+    /// Anomalies.
+    pub anomalies: u64,
+    /// Flows that began, by [`L4`].
+    pub started: [u64; L4::ALL.len()],
+    /// Flows that ended, by [`EndReason`].
+    pub ended: [u64; EndReason::ALL.len()],
+}
+
+impl WorkerFigures {
+    const LEN: usize = 8 + L4::ALL.len() + EndReason::ALL.len();
+
+    /// Takes over what a tracker and its records counted.
+    pub fn set(&mut self, tracker: &FlowTracker<ByFiveTuple>, events: &EventCounts) {
+        let counters = tracker.counters();
+        self.tracked = counters.packets;
+        self.tracked_bytes = counters.bytes;
+        self.live = tracker.len() as u64;
+        self.packets_ended = counters.packets_ended;
+        self.packets_told = events.packets_told;
+        self.records = events.records;
+        self.interim = events.interim;
+        self.anomalies = events.anomalies;
+        self.started = events.started;
+        self.ended = events.ended;
+    }
+
+    fn each(&mut self, mut f: impl FnMut(&mut u64)) {
+        f(&mut self.tracked);
+        f(&mut self.tracked_bytes);
+        f(&mut self.live);
+        f(&mut self.packets_ended);
+        f(&mut self.packets_told);
+        f(&mut self.records);
+        f(&mut self.interim);
+        f(&mut self.anomalies);
+        self.started.iter_mut().for_each(&mut f);
+        self.ended.iter_mut().for_each(&mut f);
+    }
+
+    /// Adds another worker's.
+    pub fn add(&mut self, mut other: Self) {
+        let mut others = [0; Self::LEN];
+        let mut index = 0;
+        other.each(|value| {
+            others[index] = *value;
+            index += 1;
+        });
+        let mut others = others.into_iter();
+        self.each(|value| *value += others.next().unwrap_or(0));
+    }
+}
+
+/// The reader's cells.
+#[derive(Debug)]
+pub struct ReaderShard([AtomicU64; ReaderFigures::LEN]);
+
+impl ReaderShard {
+    /// Publishes; only the reader calls it.
+    pub fn store(&self, figures: &mut ReaderFigures) {
+        let mut cells = self.0.iter();
+        figures.each(|value| store_next(&mut cells, *value));
+    }
+
+    /// Reads.
+    pub fn load(&self) -> ReaderFigures {
+        let mut figures = ReaderFigures::default();
+        let mut cells = self.0.iter();
+        figures.each(|value| *value = load_next(&mut cells));
+        figures
+    }
+}
+
+/// A worker's cells.
+#[derive(Debug)]
+pub struct WorkerShard([AtomicU64; WorkerFigures::LEN]);
+
+impl WorkerShard {
+    /// Publishes; only its worker calls it.
+    pub fn store(&self, figures: &mut WorkerFigures) {
+        let mut cells = self.0.iter();
+        figures.each(|value| store_next(&mut cells, *value));
+    }
+
+    /// Reads.
+    pub fn load(&self) -> WorkerFigures {
+        let mut figures = WorkerFigures::default();
+        let mut cells = self.0.iter();
+        figures.each(|value| *value = load_next(&mut cells));
+        figures
+    }
+}
+
+fn store_next<'a>(cells: &mut impl Iterator<Item = &'a AtomicU64>, value: u64) {
+    if let Some(cell) = cells.next() {
+        cell.store(value, Ordering::Relaxed);
+    }
+}
+
+fn load_next<'a>(cells: &mut impl Iterator<Item = &'a AtomicU64>) -> u64 {
+    cells.next().map_or(0, |cell| cell.load(Ordering::Relaxed))
+}
+
+/// All shards of a run, and the sinks.
+#[derive(Clone, Debug)]
+pub struct Board {
+    /// The reader's.
+    pub reader: Arc<CachePadded<ReaderShard>>,
+    /// One for each worker.
+    pub workers: Vec<Arc<CachePadded<WorkerShard>>>,
+    /// Where records go, by name.
+    pub sinks: Vec<(String, SinkHandle)>,
+}
+
+/// The figures of a run at one moment.
+#[derive(Clone, Debug)]
+pub struct Figures {
+    /// The reader's.
+    pub reader: ReaderFigures,
+    /// The sums over workers.
+    pub workers: WorkerFigures,
+    /// Each sink's.
+    pub sinks: Vec<(String, SinkCounts)>,
+}
+
+impl Board {
+    /// All zero.
+    pub fn new(workers: usize, sinks: Vec<(String, SinkHandle)>) -> Self {
+        let reader = ReaderShard(std::array::from_fn(|_| AtomicU64::new(0)));
+        let worker = || WorkerShard(std::array::from_fn(|_| AtomicU64::new(0)));
+        Self {
+            reader: Arc::new(CachePadded::new(reader)),
+            workers: (0..workers).map(|_| Arc::new(CachePadded::new(worker()))).collect(),
+            sinks,
+        }
+    }
+
+    /// Reads everything.
+    pub fn figures(&self) -> Figures {
+        let mut workers = WorkerFigures::default();
+        self.workers.iter().for_each(|worker| workers.add(worker.load()));
+        let counts = |(name, sink): &(String, SinkHandle)| (name.clone(), sink.counts());
+        Figures {
+            reader: self.reader.load(),
+            workers,
+            sinks: self.sinks.iter().map(counts).collect(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_has_a_cell_of_its_own() {
+        let mut count = 0;
+        let mut reader = ReaderFigures::default();
+        reader.each(|value| {
+            count += 1;
+            *value = count;
+        });
+        assert_eq!(count as usize, ReaderFigures::LEN);
+        let mut worker = WorkerFigures::default();
+        let mut of_worker = 0;
+        worker.each(|value| {
+            of_worker += 1;
+            *value = of_worker;
+        });
+        assert_eq!(of_worker as usize, WorkerFigures::LEN);
+
+        let board = Board::new(2, Vec::new());
+        board.reader.store(&mut reader);
+        board.workers.iter().for_each(|shard| shard.store(&mut worker));
+        assert_eq!(board.figures().reader, reader);
+        let mut twice = worker;
+        twice.add(worker);
+        assert_eq!(board.figures().workers, twice);
+        assert_eq!(twice.tracked_bytes, 2 * worker.tracked_bytes);
+    }
+}

@@ -1,0 +1,80 @@
+//! Being told to stop: by a signal, or because nobody reads the output any more.
+//!
+//! Contract: the reading loop looks at one flag a batch; whoever waits, waits here and is woken. The
+//! first signal drains, the second one ends the process at once.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+/// A flag that can be waited for. Cloning gives another handle to the same one.
+#[derive(Clone, Debug, Default)]
+pub struct Stop {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    raised: AtomicBool,
+    signalled: AtomicBool,
+    lock: Mutex<()>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// Not raised.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Raised by SIGINT and SIGTERM from now on; the second one ends the process with this code.
+    pub fn on_signals(&self, code_at_once: i32) -> io::Result<()> {
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let stop = self.clone();
+        std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+            for signal in signals.forever() {
+                if stop.shared.signalled.swap(true, Ordering::SeqCst) {
+                    tracing::warn!(signal, "second signal: ending at once, records may be lost");
+                    std::process::exit(code_at_once);
+                }
+                tracing::info!(signal, "signal: draining; once more ends at once");
+                stop.raise();
+            }
+        })?;
+        Ok(())
+    }
+
+    /// Raises it and wakes whoever waits.
+    pub fn raise(&self) {
+        self.shared.raised.store(true, Ordering::SeqCst);
+        drop(self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.shared.changed.notify_all();
+    }
+
+    /// Whether it was raised.
+    #[inline]
+    pub fn raised(&self) -> bool {
+        self.shared.raised.load(Ordering::Relaxed)
+    }
+
+    /// Whether a signal raised it.
+    pub fn signalled(&self) -> bool {
+        self.shared.signalled.load(Ordering::SeqCst)
+    }
+
+    /// Waits until it is raised, for `timeout` at most. Whether it was.
+    pub fn wait_timeout(&self, timeout: Duration) -> bool {
+        let guard = self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
+        drop(self.shared.changed.wait_timeout_while(guard, timeout, |()| !self.raised()));
+        self.raised()
+    }
+
+    /// Waits until it is raised.
+    pub fn wait(&self) {
+        while !self.wait_timeout(Duration::from_secs(3600)) {}
+    }
+}

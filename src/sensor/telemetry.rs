@@ -1,0 +1,158 @@
+//! The figures of a run as metrics: the Prometheus recorder, and the ledger's own metrics beside those that
+//! trackers keep.
+//!
+//! Contract: handles are looked up once; values are set when somebody asks, never by the packet path.
+//! Labels are fixed when the run starts.
+
+use std::fmt;
+use std::sync::{Mutex, PoisonError};
+
+use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use super::ledger::FAULT_LABELS;
+use super::shard::{Board, FAULTS, Figures};
+use crate::export::sink::DropReason;
+use crate::obs::{Publisher, Registry};
+
+/// Frames that the capture read.
+pub const METRIC_FRAMES_OFFERED: &str = "flowscope_frames_offered_total";
+/// Frames that came to the sensor.
+pub const METRIC_FRAMES_DELIVERED: &str = "flowscope_frames_delivered_total";
+/// Their bytes on the wire.
+pub const METRIC_FRAME_BYTES_DELIVERED: &str = "flowscope_frame_bytes_delivered_total";
+/// Frames that the filter did not want.
+pub const METRIC_FRAMES_FILTERED: &str = "flowscope_frames_filtered_total";
+/// Frames that could not be decoded up to a key, by `fault`.
+pub const METRIC_FRAMES_FAULTY: &str = "flowscope_frames_faulty_total";
+/// Frames counted into flows.
+pub const METRIC_FRAMES_TRACKED: &str = "flowscope_frames_tracked_total";
+/// Later fragments that wait for their first one.
+pub const METRIC_FRAMES_HELD: &str = "flowscope_frames_held";
+/// Records produced.
+pub const METRIC_RECORDS_PRODUCED: &str = "flowscope_records_produced_total";
+/// Records written, by `output` (its place on the command line).
+pub const METRIC_RECORDS_WRITTEN: &str = "flowscope_records_written_total";
+/// Records dropped, by `output` and `reason`.
+pub const METRIC_RECORDS_DROPPED: &str = "flowscope_records_dropped_total";
+/// Bytes of the capture read, as stored.
+pub const METRIC_CAPTURE_BYTES_READ: &str = "flowscope_capture_bytes_read_total";
+
+/// Renders what `/metrics` serves.
+pub struct Telemetry {
+    prometheus: PrometheusHandle,
+    board: Board,
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    trackers: Publisher,
+    ledger: LedgerMetrics,
+}
+
+impl Telemetry {
+    /// Installs the recorder of the process, then registers everything.
+    pub fn install(board: Board) -> anyhow::Result<Self> {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let prometheus = recorder.handle();
+        metrics::set_global_recorder(recorder)
+            .map_err(|_| anyhow::anyhow!("a metrics recorder is installed already"))?;
+        let inner = Inner {
+            trackers: Publisher::without_histograms(Registry::global()),
+            ledger: LedgerMetrics::new(board.sinks.len()),
+        };
+        Ok(Self { prometheus, board, inner: Mutex::new(inner) })
+    }
+
+    /// The exposition text, as of now.
+    pub fn render(&self) -> String {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let totals = inner.trackers.publish();
+        inner.ledger.set(&self.board.figures());
+        let mut text = self.prometheus.render();
+        totals.render_histograms(&mut text);
+        text
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").field("board", &self.board).finish_non_exhaustive()
+    }
+}
+
+/// Handles of the ledger's metrics.
+struct LedgerMetrics {
+    offered: Counter,
+    delivered: Counter,
+    delivered_bytes: Counter,
+    filtered: Counter,
+    faulty: [Counter; FAULTS],
+    tracked: Counter,
+    held: Gauge,
+    produced: Counter,
+    sinks: Vec<(Counter, [Counter; DropReason::ALL.len()])>,
+    file_bytes: Counter,
+}
+
+impl LedgerMetrics {
+    fn new(sinks: usize) -> Self {
+        describe();
+        let sink = |index: usize| {
+            // As many values as outputs were asked for, fixed at start.
+            let output = (index + 1).to_string();
+            let written = counter!(METRIC_RECORDS_WRITTEN, "output" => output.clone());
+            let dropped = DropReason::ALL.map(|reason| {
+                counter!(METRIC_RECORDS_DROPPED, "output" => output.clone(), "reason" => reason.label())
+            });
+            (written, dropped)
+        };
+        Self {
+            offered: counter!(METRIC_FRAMES_OFFERED),
+            delivered: counter!(METRIC_FRAMES_DELIVERED),
+            delivered_bytes: counter!(METRIC_FRAME_BYTES_DELIVERED),
+            filtered: counter!(METRIC_FRAMES_FILTERED),
+            faulty: FAULT_LABELS.map(|fault| counter!(METRIC_FRAMES_FAULTY, "fault" => fault)),
+            tracked: counter!(METRIC_FRAMES_TRACKED),
+            held: gauge!(METRIC_FRAMES_HELD),
+            produced: counter!(METRIC_RECORDS_PRODUCED),
+            sinks: (0..sinks).map(sink).collect(),
+            file_bytes: counter!(METRIC_CAPTURE_BYTES_READ),
+        }
+    }
+
+    fn set(&self, figures: &Figures) {
+        let Figures { reader, workers, sinks } = figures;
+        self.offered.absolute(reader.offered);
+        self.delivered.absolute(reader.delivered);
+        self.delivered_bytes.absolute(reader.delivered_bytes);
+        self.filtered.absolute(reader.filtered);
+        self.faulty.iter().zip(reader.faults).for_each(|(metric, value)| metric.absolute(value));
+        self.tracked.absolute(workers.tracked);
+        self.held.set(reader.held as f64);
+        self.produced.absolute(workers.records);
+        for ((written, dropped), (_, counts)) in self.sinks.iter().zip(sinks) {
+            written.absolute(counts.written);
+            dropped.iter().zip(counts.dropped).for_each(|(metric, value)| metric.absolute(value));
+        }
+        self.file_bytes.absolute(reader.file_bytes);
+    }
+}
+
+fn describe() {
+    for (name, help) in [
+        (METRIC_FRAMES_OFFERED, "Frames that the capture read."),
+        (METRIC_FRAMES_DELIVERED, "Frames that came to the sensor."),
+        (METRIC_FRAME_BYTES_DELIVERED, "Bytes on the wire of frames that came to the sensor."),
+        (METRIC_FRAMES_FILTERED, "Frames that the filter did not want."),
+        (METRIC_FRAMES_FAULTY, "Unmatched frames whose decoding stopped early, by fault."),
+        (METRIC_FRAMES_TRACKED, "Frames counted into flows."),
+        (METRIC_RECORDS_PRODUCED, "Flow records produced, interim ones included."),
+        (METRIC_RECORDS_WRITTEN, "Flow records written, by output."),
+        (METRIC_RECORDS_DROPPED, "Flow records dropped, by output and reason."),
+        (METRIC_CAPTURE_BYTES_READ, "Bytes of capture files read, as stored."),
+    ] {
+        describe_counter!(name, help);
+    }
+    describe_gauge!(METRIC_FRAMES_HELD, "Later fragments that wait for their first one.");
+}
