@@ -115,3 +115,90 @@ impl<E: FlowExtractor> FlowDriver<E> {
         &self.reassembler
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::{AnomalyKind, EventLog, FlowEvent};
+    use crate::flow::{ByFiveTuple, FlowId, FlowKey};
+    use crate::frame::LinkType;
+    use crate::net::Side;
+
+    const SYN: u8 = 0x02;
+    const ACK: u8 = 0x10;
+
+    /// An IPv4 packet with a TCP segment of the initiator.
+    fn packet(seq: u32, flags: u8, payload: &[u8]) -> Vec<u8> {
+        let length = (40 + payload.len()) as u16;
+        let mut packet = vec![0x45, 0];
+        packet.extend(length.to_be_bytes());
+        packet.extend([0, 0, 0, 0, 64, 6, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2]);
+        packet.extend([0x30, 0x39, 0, 80]);
+        packet.extend(seq.to_be_bytes());
+        packet.extend([0, 0, 0, 0, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
+        packet.extend(payload);
+        packet
+    }
+
+    #[derive(Default)]
+    struct Log(Vec<String>);
+
+    impl StreamSink<FlowKey> for Log {
+        fn data(&mut self, _: &FlowKey, _: FlowId, side: Side, offset: u64, bytes: &[u8]) {
+            self.0.push(format!("{side:?} {offset} {}", bytes.escape_ascii()));
+        }
+
+        fn gap(&mut self, _: &FlowKey, _: FlowId, side: Side, offset: u64, len: u64) {
+            self.0.push(format!("{side:?} {offset} -{len}"));
+        }
+
+        fn end(&mut self, _: &FlowKey, _: FlowId, side: Side, offset: u64) {
+            self.0.push(format!("{side:?} {offset} end"));
+        }
+    }
+
+    #[test]
+    fn frames_become_streams_and_time_skips_their_holes() {
+        let reassembly =
+            ReassemblyConfig { gap_timeout: Duration::from_secs(2), ..Default::default() };
+        let tracker = TrackerConfig::default();
+        let mut driver = FlowDriver::new(ByFiveTuple::default(), tracker, reassembly)
+            .unwrap()
+            .with_emit_anomalies(true);
+        let (mut log, mut events) = (Log::default(), EventLog::default());
+        let packets = [packet(99, SYN, b""), packet(100, ACK, b"one"), packet(108, ACK, b"three")];
+        let start = Timestamp::new(1000, 0);
+        let frames = packets.each_ref().map(|data| Frame {
+            ts: start,
+            wire_len: data.len() as u32,
+            link: LinkType::RAW,
+            interface: 0,
+            data,
+        });
+        driver.process(&frames, &mut log, &mut events);
+        assert_eq!(log.0, ["Initiator 0 one"]);
+        assert!(driver.poll_timeout().is_some_and(|due| due <= Timestamp::new(1002, 0)));
+        while driver.handle_timeout(Timestamp::new(1002, 0), &mut log, &mut events) {}
+        assert_eq!(log.0[1..], ["Initiator 3 -5", "Initiator 8 three"]);
+        let gap = AnomalyKind::StreamGap { side: Side::Initiator, bytes: 5 };
+        let is_gap = |event: &FlowEvent<FlowKey>| matches!(event, FlowEvent::Anomaly { kind, .. } if *kind == gap);
+        assert_eq!(events.0.iter().filter(|event| is_gap(event)).count(), 1);
+        driver.drain(&mut log, &mut events);
+        assert_eq!(log.0[3..], ["Initiator 13 end"]);
+        assert!(matches!(events.0.last(), Some(FlowEvent::Ended { .. })));
+        assert_eq!(driver.reassembly_counters().side(Side::Initiator).delivered_bytes, 8);
+    }
+
+    #[test]
+    fn either_configuration_may_be_refused() {
+        let tracker = TrackerConfig { max_flows: 0, ..Default::default() };
+        let refused = FlowDriver::new(ByFiveTuple::default(), tracker, Default::default());
+        assert_eq!(refused.unwrap_err(), DriverConfigError::Tracker(ConfigError::MaxFlows(0)));
+        let reassembly = ReassemblyConfig { side_bytes_max: 1, ..Default::default() };
+        let refused = FlowDriver::new(ByFiveTuple::default(), Default::default(), reassembly);
+        let error = DriverConfigError::Reassembly(ReassemblyConfigError::SideBytes(1));
+        assert_eq!(refused.unwrap_err(), error);
+    }
+}
