@@ -109,7 +109,7 @@ fi
     echo "$(nproc) vCPU $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
         "$(awk '/MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GiB," \
         "kernel $(uname -r | cut -d. -f1-2)," \
-        "$(. /etc/os-release && echo "$PRETTY_NAME"), $(rustc --version | cut -d' ' -f1-2)," \
+        "$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release), $(rustc --version | cut -d' ' -f1-2)," \
         "$(valgrind --version)."
     echo "Features as in the binary. Load of the machine at the end: $(cut -d' ' -f1-3 /proc/loadavg)."
     echo

@@ -208,7 +208,7 @@ failed=no
     echo "$(nproc) vCPU $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
         "$(awk '/MemTotal/ { printf "%.0f", $2 / 1048576 }' /proc/meminfo) GiB," \
         "kernel $(uname -r | cut -d. -f1-2)," \
-        "$(. /etc/os-release && echo "$PRETTY_NAME"), $(rustc --version | cut -d' ' -f1-2)."
+        "$(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release), $(rustc --version | cut -d' ' -f1-2)."
     echo "Median of $runs runs, tools taking turns, each pinned to one core with all its threads, file in the page cache;"
     echo "scale $scale. Load of the machine at the end: $(cut -d' ' -f1-3 /proc/loadavg)."
     [ -z "$note" ] || echo "$note"
