@@ -223,7 +223,8 @@ fn every_reference_capture_gives_the_expected_totals() {
     // who opened; and ICMP queries of different types on one pair of addresses are flows of their own,
     // of which the comparer looks at the one that ended first.
     let verdict = compare(&root, &scratch.path(""), &["--check-initiator"]);
-    let known = ["192.0.2.10:40007 <-> 198.51.100.5:8080", "proto 58 [fe80::6e62:6dff:fe2a:c74e]:0"];
+    let known =
+        ["192.0.2.10:40007 <-> 198.51.100.5:8080", "proto 58 [fe80::6e62:6dff:fe2a:c74e]:0"];
     let differ: Vec<&str> = verdict.lines().filter(|line| line.starts_with("  ")).collect();
     assert!(differ.iter().all(|line| known.iter().any(|k| line.contains(k))), "{verdict}");
 }
@@ -310,6 +311,11 @@ fn community_ids_are_those_of_the_reference() {
         let run = replay(&[text(&path), "--output", "jsonl:-"]);
         for record in records(&run.stdout) {
             let Some(ids) = expected.get(&reference_key(&record)) else { continue };
+            // A lone ICMP reply has the key of its request, and statistics do not tell which it was.
+            let icmp = record["proto"] == 1 || record["proto"] == 58;
+            if icmp && record["packets_responder"] == 0 {
+                continue;
+            }
             let id = record["community_id"].as_str().unwrap();
             assert!(ids.contains(id), "{name}: {record} has not one of {ids:?}");
             checked += 1;
@@ -422,7 +428,8 @@ fn a_filter_takes_away_what_it_does_not_match_and_counts_it() {
         let sum = scratch.path("summary.json");
         let filter = ["--filter", "src host 10.0.0.3 or src host 10.0.0.4"];
         let run = replay(
-            &[&[text(&file), "--output", "jsonl:-", "--workers", workers], &filter[..]].concat()
+            &[&[text(&file), "--output", "jsonl:-", "--workers", workers], &filter[..]]
+                .concat()
                 .into_iter()
                 .chain(["--summary", text(&sum)])
                 .collect::<Vec<_>>(),

@@ -89,11 +89,6 @@ fn counterpart(proto: IpProto, ty: u16) -> Option<u16> {
     })
 }
 
-/// The type of the reply to a request type; the type itself when it has none.
-pub(super) fn reply_type(proto: IpProto, request: u8) -> u8 {
-    counterpart(proto, u16::from(request)).map_or(request, |reply| reply as u8)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

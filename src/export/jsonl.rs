@@ -72,7 +72,7 @@ pub fn push_record(
     }
     if with_community_id {
         out.extend_from_slice(b",\"community_id\":\"");
-        out.extend_from_slice(&community_id::text(&endpoints(&tuple, stats), 0));
+        out.extend_from_slice(&community_id::text(&endpoints(&tuple), 0));
         out.push(b'"');
     }
     out.extend_from_slice(b"}\n");
@@ -113,13 +113,11 @@ fn printed_ports(tuple: &FiveTuple) -> (u16, u16) {
     }
 }
 
-/// The flow's ends as the Community ID wants them. An ICMP key has the type of the request even when
-/// only its reply was seen; [`FlowStats::midstream`] says that the initiator sent a reply.
-fn endpoints(tuple: &FiveTuple, stats: &FlowStats) -> Endpoints {
-    let (mut src_port, dst_port) = printed_ports(tuple);
-    if matches!(tuple.proto, IpProto::ICMP | IpProto::ICMPV6) && stats.midstream {
-        src_port = u16::from(community_id::reply_type(tuple.proto, src_port as u8));
-    }
+/// The flow's ends as the Community ID wants them. An ICMP key has the type of the request, so a flow of
+/// which only a reply was seen gets the ID of a request by the same sender: statistics do not
+/// tell the two apart yet.
+fn endpoints(tuple: &FiveTuple) -> Endpoints {
+    let (src_port, dst_port) = printed_ports(tuple);
     let FiveTuple { src, dst, proto, version, .. } = *tuple;
     Endpoints { src, dst, src_port, dst_port, proto, version }
 }
