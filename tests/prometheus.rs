@@ -236,7 +236,7 @@ fn prometheus_finds_what_the_summary_says() {
         prometheus.expect("flowscope_flow_bytes_bucket{le=\"+Inf\"}", sensor.number("flows"));
         prometheus.expect("sum(flowscope_anomalies_total)", sensor.number("anomalies"));
         prometheus.expect("flowscope_flows_active", 0.0);
-        prometheus.expect("sum(flowscope_bytes_total) - flowscope_live_bytes_total", 0.0);
+        prometheus.expect("sum(flowscope_bytes_total) - sum(flowscope_live_bytes_total)", 0.0);
         prometheus.expect("flowscope_flow_bytes_sum - flowscope_live_bytes_total", 0.0);
         for (l4, flows) in sensor.counts("flows_by_l4") {
             prometheus.expect(&format!("flowscope_flows_created_total{{l4=\"{l4}\"}}"), flows);

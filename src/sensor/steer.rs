@@ -20,6 +20,7 @@ use crate::export::queue::Queue;
 use crate::flow::ingest::Ingest;
 use crate::flow::{ByFiveTuple, FlowKey, FlowTracker, Packet};
 use crate::frame::Frame;
+use crate::obs::Hooks;
 use crate::time::Timestamp;
 
 /// Packets in a parcel.
@@ -74,6 +75,8 @@ pub struct WorkerParts {
 #[derive(Debug)]
 pub struct Steer {
     ingest: Ingest<ByFiveTuple>,
+    /// For frames without a key, which no worker's tracker gets to see.
+    hooks: Hooks,
     steering: Steering,
     /// Packets of one batch, on their way to the parcels.
     packets: Vec<Packet<FlowKey>>,
@@ -110,6 +113,7 @@ impl Steer {
         let steering = Steering::new(workers.len());
         let mut steer = Self {
             ingest,
+            hooks: Hooks::default(),
             steering,
             packets: Vec::with_capacity(2 * PARCEL_PACKETS),
             open: Vec::new(),
@@ -185,7 +189,13 @@ impl Steer {
 
 impl Stage for Steer {
     fn frames(&mut self, frames: &[Frame<'_>]) {
+        let before = self.ingest.counters().unmatched;
         self.ingest.batch(frames, &mut self.packets);
+        let unmatched = self.ingest.counters().unmatched - before;
+        if unmatched > 0 {
+            self.hooks.unmatched(unmatched);
+            self.hooks.batch(0, 0, 0);
+        }
         self.deal();
     }
 
