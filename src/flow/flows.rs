@@ -243,8 +243,10 @@ impl<K: Copy + Eq> Flows<K> {
         self.counters.bytes += packet.wire_bytes;
         let slight = hot.total_packets() == 1 + u64::from(packet.frames);
         if hot.active_due == NEVER && self.active != NEVER {
-            hot.active_due = now.saturating_add(self.active).min(NEVER - 1);
-            if hot.total_packets() > u64::from(packet.frames) {
+            // A time past the end of all coarse time never comes.
+            let due = now.saturating_add(self.active);
+            hot.active_due = if due == NEVER - 1 { NEVER } else { due };
+            if hot.active_due != NEVER && hot.total_packets() > u64::from(packet.frames) {
                 self.reschedule(slot);
             }
         } else if slight {

@@ -310,13 +310,8 @@ impl Track {
             if self.is_new_connection(cold, end, tcp) {
                 return (Seen::NewConnection, marks);
             }
-            let answers = flags.has(TcpFlags::ACK) && !self.is(bit::ISN_KNOWN, end);
-            if answers
-                && self.state == TcpState::SynSent
-                && self.is(bit::ISN_KNOWN, end.other())
-                && !self.acks_syn(cold, end, tcp)
-            {
-                // Answers something that was not asked (RFC 9293 section 3.10.7.3): only counted.
+            if self.is_stray_answer(cold, end, tcp) {
+                // RFC 9293 section 3.10.7.3: only counted.
                 self.flags[end as usize] = self.flags[end as usize].union(flags);
                 return (Seen::Ordinary, marks);
             }
@@ -331,11 +326,12 @@ impl Track {
     /// Whether a SYN, with or without ACK, opens another connection than this one.
     fn is_new_connection(&self, cold: &TrackCold, end: End, tcp: &TcpHeader) -> bool {
         let at = end as usize;
+        let answers = tcp.flags.has(TcpFlags::ACK);
         if self.is(bit::ISN_KNOWN, end) {
-            return cold.isn[at] != tcp.seq;
+            // An answer opens nothing while both sides know each other: it is a stray.
+            return cold.isn[at] != tcp.seq && (!answers || self.state.is_over());
         }
         // The first SYN from this side.
-        let answers = tcp.flags.has(TcpFlags::ACK);
         match self.state {
             // The answer, or a SYN that crosses the other's: simultaneous open (RFC 9293 figure 7).
             TcpState::SynSent => false,
@@ -346,8 +342,8 @@ impl Track {
                 self.is(bit::ACK_KNOWN, end.other())
                     && tcp.seq.wrapping_add(1) != self.ack[end.other() as usize]
             }
-            // Picked up in mid-stream because the SYN was overtaken, or a new one.
-            _ if !self.state.is_over() && self.is(bit::SEQ_KNOWN, end) => {
+            // Its SYN was overtaken, perhaps by the whole connection; or a new one.
+            _ if self.is(bit::SEQ_KNOWN, end) => {
                 let reach = self.seq_end[at].wrapping_sub(tcp.seq.wrapping_add(1));
                 reach > LATE_SYN_REACH
             }
@@ -357,6 +353,19 @@ impl Track {
             }
             _ => true,
         }
+    }
+
+    /// Whether a SYN-ACK answers something that was not asked, or differs from the answer given.
+    fn is_stray_answer(&self, cold: &TrackCold, end: End, tcp: &TcpHeader) -> bool {
+        if !tcp.flags.has(TcpFlags::ACK) {
+            return false;
+        }
+        if self.is(bit::ISN_KNOWN, end) {
+            return cold.isn[end as usize] != tcp.seq;
+        }
+        self.state == TcpState::SynSent
+            && self.is(bit::ISN_KNOWN, end.other())
+            && !self.acks_syn(cold, end, tcp)
     }
 
     /// Whether a segment from `end` acknowledges the other side's SYN and no more than it sent.

@@ -281,6 +281,44 @@ fn stragglers_after_the_close_make_no_ghost_flow() {
 }
 
 #[test]
+fn a_syn_that_comes_after_the_whole_connection_belongs_to_it() {
+    let mut talk = Talk::new();
+    talk.tcp(Server, SYN_ACK, 500, 101, 0);
+    talk.tcp(Client, PSH, 101, 501, 39);
+    talk.tcp(Client, FIN, 140, 501, 0);
+    talk.tcp(Server, FIN, 501, 141, 0);
+    talk.tcp(Client, ACK, 141, 502, 0);
+    talk.tcp(Client, SYN, 100, 0, 0);
+    let (reason, stats) = talk.only();
+    assert_eq!(reason, EndReason::Fin);
+    assert_eq!(stats.packets(), 6);
+}
+
+#[test]
+fn a_stray_syn_ack_neither_opens_nor_disturbs() {
+    let mut talk = Talk::new();
+    talk.tcp(Client, SYN, 100, 0, 0);
+    talk.tcp(Server, SYN_ACK, 500, 101, 0);
+    talk.tcp(Client, SYN_ACK, 77_777, 101, 0);
+    talk.tcp(Client, ACK, 101, 501, 0);
+    assert_eq!(talk.state(), TcpState::Established);
+    let (_, stats) = talk.only();
+    assert_eq!(stats.packets(), 4);
+    assert_eq!(stats.initiator.retransmitted, 0);
+}
+
+#[test]
+fn at_the_end_of_time_no_record_is_due_at_every_packet() {
+    let mut talk = Talk::new();
+    talk.now = Timestamp::MAX;
+    for _ in 0..5 {
+        talk.udp(Client, 1, 10);
+    }
+    assert_eq!(talk.tracker.counters().updates, 0);
+    assert_eq!(talk.only().1.packets(), 5);
+}
+
+#[test]
 fn three_rsts_are_one_flow() {
     let mut talk = Talk::new();
     for _ in 0..3 {
