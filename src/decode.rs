@@ -197,28 +197,38 @@ pub fn decode(frame: &Frame<'_>) -> Layers {
         ether_type = tag.ether_type();
         at += tag.slice().len();
     }
-    let found = match ether_type {
-        ether_type::IPV4 => ip::plain_v4(bytes, at),
-        ether_type::IPV6 => ip::plain_v6(bytes, at),
+    let macs = Some((MacAddr(ethernet.source()), MacAddr(ethernet.destination())));
+    let link = Layers { macs, vlans, ..Layers::none(frame.interface) };
+    let known = match ether_type {
+        ether_type::IPV4 => ip::plain_v4(bytes, at).and_then(|found| plain(link, bytes, found)),
+        ether_type::IPV6 => ip::plain_v6(bytes, at).and_then(|found| plain(link, bytes, found)),
         _ => None,
     };
-    let Some(found) = found else {
-        return decode_any(frame);
-    };
+    match known {
+        Some(layers) => layers,
+        None => decode_any(frame),
+    }
+}
+
+/// The rest of the fast path: a TCP or UDP header that is whole and consistent.
+///
+/// Inlined once for each pair of protocols: 189 instructions for IPv4 with TCP (callgrind). Joining
+/// the variants of [`Transport`] before building [`Layers`] took 234; calling the general path from
+/// here instead of saying `None` took 207, and two thirds more for IPv6.
+#[inline(always)]
+fn plain(link: Layers, bytes: Bytes<'_>, found: ip::Found) -> Option<Layers> {
     let datagram = bytes.until(found.end);
-    let upper = match found.layer.proto {
-        IpProto::TCP => transport::tcp(datagram, found.upper),
-        IpProto::UDP => transport::udp(datagram, found.upper),
-        _ => return decode_any(frame),
-    };
-    Layers {
-        macs: Some((MacAddr(ethernet.source()), MacAddr(ethernet.destination()))),
-        vlans,
-        interface: frame.interface,
-        ip: Some(found.layer),
-        transport: upper.transport,
-        payload: upper.payload,
-        fault: upper.fault,
+    let ip = Some(found.layer);
+    match found.layer.proto {
+        IpProto::TCP => {
+            let (header, payload) = transport::whole_tcp(datagram, found.upper)?;
+            Some(Layers { ip, transport: Transport::Tcp(header), payload, ..link })
+        }
+        IpProto::UDP => {
+            let (src, dst, payload) = transport::whole_udp(datagram, found.upper)?;
+            Some(Layers { ip, transport: Transport::Ports { src, dst }, payload, ..link })
+        }
+        _ => None,
     }
 }
 
@@ -256,6 +266,7 @@ fn decode_any(frame: &Frame<'_>) -> Layers {
 
 impl Layers {
     /// Nothing found yet.
+    #[inline]
     fn none(interface: u16) -> Self {
         Self {
             macs: None,

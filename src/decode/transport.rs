@@ -39,31 +39,42 @@ pub(super) fn any(datagram: Bytes<'_>, proto: IpProto, at: usize) -> Upper {
     }
 }
 
-/// RFC 9293 section 3.1.
-#[inline]
-pub(super) fn tcp(datagram: Bytes<'_>, at: usize) -> Upper {
-    let header = match TcpHeaderSlice::from_slice(datagram.from(at)) {
-        Ok(header) => header,
-        Err(error) => return tcp_cut(datagram, at, &error),
-    };
+/// A TCP header that is whole (RFC 9293 section 3.1), and what follows it.
+#[inline(always)]
+pub(super) fn whole_tcp(datagram: Bytes<'_>, at: usize) -> Option<(TcpHeader, Payload)> {
+    let header = TcpHeaderSlice::from_slice(datagram.from(at)).ok()?;
+    let bytes = header.slice();
+    Some((tcp_header(&header), datagram.payload(at + bytes.len())))
+}
+
+#[inline(always)]
+fn tcp_header(header: &TcpHeaderSlice<'_>) -> TcpHeader {
     let bytes = header.slice();
     let flags = TcpFlags(bytes[TCP_FLAGS_AT]);
     let window_scale =
         if flags.has(TcpFlags::SYN) { window_scale(&bytes[TcpBytes::MIN_LEN..]) } else { None };
-    Upper {
-        transport: Transport::Tcp(TcpHeader {
-            src: header.source_port(),
-            dst: header.destination_port(),
-            seq: header.sequence_number(),
-            ack: header.acknowledgment_number(),
-            flags,
-            window: header.window_size(),
-            // 20 to 60: the data offset is four bits.
-            header_len: bytes.len() as u8,
-            window_scale,
-        }),
-        payload: datagram.payload(at + bytes.len()),
-        fault: None,
+    TcpHeader {
+        src: header.source_port(),
+        dst: header.destination_port(),
+        seq: header.sequence_number(),
+        ack: header.acknowledgment_number(),
+        flags,
+        window: header.window_size(),
+        // 20 to 60: the data offset is four bits.
+        header_len: bytes.len() as u8,
+        window_scale,
+    }
+}
+
+/// A TCP header, whole or not.
+fn tcp(datagram: Bytes<'_>, at: usize) -> Upper {
+    match TcpHeaderSlice::from_slice(datagram.from(at)) {
+        Ok(header) => Upper {
+            transport: Transport::Tcp(tcp_header(&header)),
+            payload: datagram.payload(at + header.slice().len()),
+            fault: None,
+        },
+        Err(error) => tcp_cut(datagram, at, &error),
     }
 }
 
@@ -109,24 +120,29 @@ fn window_scale(options: &[u8]) -> Option<u8> {
     }
 }
 
-/// RFC 768. A length of 0 is a jumbogram's (RFC 2675 section 4) or yet to be filled in.
-#[inline]
-pub(super) fn udp(datagram: Bytes<'_>, at: usize) -> Upper {
-    let Ok(header) = UdpHeaderSlice::from_slice(datagram.from(at)) else {
-        return ports(datagram, at, UdpHeader::LEN);
+/// A UDP header that is whole and consistent (RFC 768): its ports and what follows it. A length of 0
+/// is a jumbogram's (RFC 2675 section 4) or yet to be filled in; less than IP says leaves a surplus
+/// that is not payload (RFC 9868).
+#[inline(always)]
+pub(super) fn whole_udp(datagram: Bytes<'_>, at: usize) -> Option<(u16, u16, Payload)> {
+    let header = UdpHeaderSlice::from_slice(datagram.from(at)).ok()?;
+    let inner = match usize::from(header.length()) {
+        0 => datagram,
+        1..UdpHeader::LEN => return None,
+        length => datagram.until(at + length),
     };
-    let length = usize::from(header.length());
-    let (inner, fault) = match length {
-        0 => (datagram, None),
-        1..UdpHeader::LEN => (datagram, Some(Fault::TransportMalformed)),
-        // Less than IP says leaves a surplus that is not payload (RFC 9868).
-        _ => (datagram.until(at + length), None),
-    };
-    Upper {
-        transport: Transport::Ports { src: header.source_port(), dst: header.destination_port() },
-        payload: inner.payload(at + UdpHeader::LEN),
-        fault,
+    let payload = inner.payload(at + UdpHeader::LEN);
+    Some((header.source_port(), header.destination_port(), payload))
+}
+
+/// A UDP header, whole or not.
+fn udp(datagram: Bytes<'_>, at: usize) -> Upper {
+    if let Some((src, dst, payload)) = whole_udp(datagram, at) {
+        return Upper { transport: Transport::Ports { src, dst }, payload, fault: None };
     }
+    let cut = ports(datagram, at, UdpHeader::LEN);
+    // Whole but refused: its length is less than its own header's.
+    Upper { fault: cut.fault.or(Some(Fault::TransportMalformed)), ..cut }
 }
 
 /// The common header of RFC 9260 section 3.1.
