@@ -9,6 +9,7 @@ use std::io::Write;
 
 use super::community_id::{self, Endpoints};
 use super::text::{push_flags, push_ip, push_seconds, push_time, push_u64};
+use crate::flow::extract::reply_type;
 use crate::flow::{FiveTuple, FlowKey, FlowStats, TcpState};
 use crate::net::{IpProto, Side};
 
@@ -34,7 +35,7 @@ pub fn push_record(
     out.extend_from_slice(b"{\"src_ip\":\"");
     push_ip(out, tuple.src, tuple.version);
     out.extend_from_slice(b"\",\"src_port\":");
-    let (src_port, dst_port) = printed_ports(&tuple);
+    let (src_port, dst_port) = printed_ports(&tuple, stats);
     push_u64(out, u64::from(src_port));
     out.extend_from_slice(b",\"dst_ip\":\"");
     push_ip(out, tuple.dst, tuple.version);
@@ -72,7 +73,7 @@ pub fn push_record(
     }
     if with_community_id {
         out.extend_from_slice(b",\"community_id\":\"");
-        out.extend_from_slice(&community_id::text(&endpoints(&tuple), 0));
+        out.extend_from_slice(&community_id::text(&endpoints(&tuple, (src_port, dst_port)), 0));
         out.push(b'"');
     }
     out.extend_from_slice(b"}\n");
@@ -105,19 +106,20 @@ fn push_tcp(out: &mut Vec<u8>, stats: &FlowStats, state: TcpState) {
     });
 }
 
-/// The ports as printed: for ICMP the type and the code, as the other tools have it.
-fn printed_ports(tuple: &FiveTuple) -> (u16, u16) {
+/// The ports as printed: for ICMP the type and the code of the first packet, as the other tools have it.
+fn printed_ports(tuple: &FiveTuple, stats: &FlowStats) -> (u16, u16) {
     match tuple.proto {
-        IpProto::ICMP | IpProto::ICMPV6 => (tuple.src_port >> 8, tuple.src_port & 0xff),
+        IpProto::ICMP | IpProto::ICMPV6 => {
+            let [ty, code] = tuple.src_port.to_be_bytes();
+            let answer = if stats.reply_first { reply_type(tuple.proto, ty) } else { None };
+            (u16::from(answer.unwrap_or(ty)), u16::from(code))
+        }
         _ => (tuple.src_port, tuple.dst_port),
     }
 }
 
-/// The flow's ends as the Community ID wants them. An ICMP key has the type of the request, so a flow of
-/// which only a reply was seen gets the ID of a request by the same sender: statistics do not
-/// tell the two apart yet.
-fn endpoints(tuple: &FiveTuple) -> Endpoints {
-    let (src_port, dst_port) = printed_ports(tuple);
+/// The flow's ends as the Community ID wants them.
+fn endpoints(tuple: &FiveTuple, (src_port, dst_port): (u16, u16)) -> Endpoints {
     let FiveTuple { src, dst, proto, version, .. } = *tuple;
     Endpoints { src, dst, src_port, dst_port, proto, version }
 }

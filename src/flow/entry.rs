@@ -84,6 +84,8 @@ impl<K: Copy> Hot<K> {
             L4::Tcp if packet.tcp.is_none() => L4::Other,
             l4 => l4,
         };
+        let mut track = Track::untracked(packet.end, l4);
+        track.reply_first = packet.is_reply;
         Self {
             packets: [0; 2],
             bytes: [0; 2],
@@ -91,7 +93,7 @@ impl<K: Copy> Hot<K> {
             tag,
             active_due: NEVER,
             skew: 0,
-            track: Track::untracked(packet.end, l4),
+            track,
             key: packet.key,
         }
     }
@@ -142,6 +144,7 @@ impl<K: Copy> Hot<K> {
             tcp_state: is_tcp.then(|| self.track.state()),
             midstream: self.track.is_midstream(),
             history: cold.history.seen_from(initiator_end),
+            reply_first: self.track.reply_first,
             icmp_errors: extra.icmp_errors,
             reported: Totals {
                 packets: by_side(extra.reported.packets),

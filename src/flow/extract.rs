@@ -77,7 +77,7 @@ impl FlowExtractor for ByFiveTuple {
 }
 
 /// The type a reply answers: RFC 792, RFC 950, RFC 4443, RFC 4861, RFC 4620.
-fn request_type(proto: IpProto, ty: u8) -> u8 {
+pub(super) fn request_type(proto: IpProto, ty: u8) -> u8 {
     match (proto, ty) {
         (IpProto::ICMP, 0) => 8,
         (IpProto::ICMP, 9) => 10,
@@ -90,6 +90,24 @@ fn request_type(proto: IpProto, ty: u8) -> u8 {
         (IpProto::ICMPV6, 136) => 135,
         (IpProto::ICMPV6, 140) => 139,
         _ => ty,
+    }
+}
+
+/// The type that answers a query of type `ty`: the other way round. Of the two answers that end a
+/// multicast listener query, the report. `None` for what is no query.
+pub fn reply_type(proto: IpProto, ty: u8) -> Option<u8> {
+    match (proto, ty) {
+        (IpProto::ICMP, 8) => Some(0),
+        (IpProto::ICMP, 10) => Some(9),
+        (IpProto::ICMP, 13) => Some(14),
+        (IpProto::ICMP, 15) => Some(16),
+        (IpProto::ICMP, 17) => Some(18),
+        (IpProto::ICMPV6, 128) => Some(129),
+        (IpProto::ICMPV6, 130) => Some(131),
+        (IpProto::ICMPV6, 133) => Some(134),
+        (IpProto::ICMPV6, 135) => Some(136),
+        (IpProto::ICMPV6, 139) => Some(140),
+        _ => None,
     }
 }
 
@@ -141,4 +159,22 @@ impl FlowExtractor for ByFlowLabel {
 
 fn ordered<T: Ord>(src: T, dst: T) -> (T, T, End) {
     if src <= dst { (src, dst, End::A) } else { (dst, src, End::B) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reply_answers_a_request() {
+        for proto in [IpProto::ICMP, IpProto::ICMPV6] {
+            for ty in 0..=255 {
+                if let Some(reply) = reply_type(proto, ty) {
+                    assert_eq!(request_type(proto, reply), ty, "{proto:?} {ty}");
+                }
+                let request = request_type(proto, ty);
+                assert!(request == ty || reply_type(proto, request).is_some(), "{proto:?} {ty}");
+            }
+        }
+    }
 }

@@ -7,7 +7,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::SeedableRandomState;
 
-use super::extract::FlowExtractor;
+use super::extract::{FlowExtractor, request_type};
 use super::fragments::{FragmentTable, Held, Placed};
 use super::packet::{Packet, Role};
 use crate::decode::{Layers, Payload, Transport, decode, decode_quoted};
@@ -110,6 +110,7 @@ impl<E: FlowExtractor> Ingest<E> {
             role: Role::Packet,
             proto: layers.ip.map_or(IpProto(0), |ip| ip.proto),
             vlan: vlan(layers),
+            is_reply: is_reply(layers),
             tcp,
             payload: layers.payload,
             frame: index as u32,
@@ -190,6 +191,7 @@ impl<E: FlowExtractor> Ingest<E> {
             role: Role::IcmpQuote,
             proto: quoted.ip.map_or(IpProto(0), |ip| ip.proto),
             vlan: 0,
+            is_reply: false,
             tcp: None,
             payload: Payload::default(),
             frame: 0,
@@ -231,6 +233,14 @@ fn vlan(layers: &Layers) -> u16 {
     if layers.vlans.depth == 0 { 0 } else { layers.vlans.ids[0] + 1 }
 }
 
+#[inline]
+fn is_reply(layers: &Layers) -> bool {
+    match (&layers.transport, &layers.ip) {
+        (Transport::Icmp(icmp), Some(ip)) => request_type(ip.proto, icmp.ty) != icmp.ty,
+        _ => false,
+    }
+}
+
 /// Fragments whose first one never came: their flow is the one with ports 0.
 fn give_up<E: FlowExtractor>(
     extractor: &E,
@@ -267,6 +277,7 @@ fn push_held<E: FlowExtractor>(
         role,
         proto: held.layers.ip.map_or(IpProto(0), |ip| ip.proto),
         vlan: vlan(&held.layers),
+        is_reply: is_reply(&held.layers),
         tcp: None,
         payload: Payload::default(),
         frame: u32::MAX,

@@ -27,6 +27,8 @@ pub struct Packet<K> {
     pub proto: IpProto,
     /// Outermost VLAN identifier plus one; 0 without a tag.
     pub vlan: u16,
+    /// Whether it is an ICMP reply, whose key has the type of its request.
+    pub is_reply: bool,
     /// TCP header; `None` for every other protocol and for later fragments.
     pub tcp: Option<TcpHeader>,
     /// Where the transport payload is in the frame's bytes.

@@ -56,6 +56,8 @@ pub struct FlowStats {
     pub midstream: bool,
     /// What happened on the TCP connection, in order.
     pub history: History,
+    /// Whether an ICMP reply was seen before any request: the initiator is who replied.
+    pub reply_first: bool,
     /// ICMP errors that quoted the flow.
     pub icmp_errors: u32,
     /// What records so far have told; all zero before the first [`Updated`](crate::FlowEvent).

@@ -143,6 +143,8 @@ pub struct Track {
     scales: u8,
     state: TcpState,
     l4: L4,
+    /// An ICMP reply was seen before any request.
+    pub reply_first: bool,
 }
 
 /// What is remembered for odd moments only: 40 bytes.
@@ -190,6 +192,7 @@ impl Track {
             scales: SCALE_UNKNOWN << 4 | SCALE_UNKNOWN,
             state: TcpState::SynSent,
             l4,
+            reply_first: false,
         }
     }
 

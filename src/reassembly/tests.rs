@@ -136,6 +136,7 @@ impl Bench {
             role: Role::Packet,
             proto: IpProto::TCP,
             vlan: 0,
+            is_reply: false,
             tcp: Some(TcpHeader {
                 src: 1,
                 dst: 2,
@@ -175,6 +176,7 @@ impl Bench {
             midstream: false,
             history: History::default(),
             icmp_errors: 0,
+            reply_first: false,
             reported: Totals::default(),
             updates: 0,
         };

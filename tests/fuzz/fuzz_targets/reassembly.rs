@@ -164,6 +164,7 @@ impl Run {
             role: Role::Packet,
             proto: IpProto::TCP,
             vlan: 0,
+            is_reply: false,
             tcp: Some(TcpHeader {
                 src: 0,
                 dst: 0,
@@ -212,6 +213,7 @@ impl Run {
             midstream: false,
             history: History::default(),
             icmp_errors: 0,
+            reply_first: false,
             reported: Totals::default(),
             updates: 0,
         };
