@@ -10,10 +10,11 @@ use std::collections::{HashMap, VecDeque};
 use foldhash::fast::SeedableRandomState;
 
 use crate::decode::{Layers, Transport};
-use crate::net::{Addr, IpProto, TcpFlags};
+use crate::net::{Addr, IpProto, IpVersion, TcpFlags};
 use crate::time::Timestamp;
 
-/// What identifies a datagram: one direction, RFC 791's four fields.
+/// What identifies a datagram, in one direction: the four fields of RFC 791, of which RFC 8200
+/// leaves out the protocol, since extension headers may follow in the first fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct DatagramKey {
     src: Addr,
@@ -38,16 +39,17 @@ pub struct Held {
 /// What became of a fragment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
-    /// Its datagram is known: the transport to account it under, and what had waited for it.
-    Known(Transport, Option<Held>),
+    /// Its datagram is known: the protocol and transport to account it under, and what had waited
+    /// for them.
+    Known(IpProto, Transport, Option<Held>),
     /// It waits.
     Waits,
 }
 
 #[derive(Clone, Debug)]
 struct Datagram {
-    /// The transport header of the first fragment.
-    first: Option<Transport>,
+    /// Protocol and transport header of the first fragment.
+    first: Option<(IpProto, Transport)>,
     held: Option<Held>,
     born: u64,
 }
@@ -103,7 +105,8 @@ impl FragmentTable {
     ) -> Option<Placed> {
         let ip = layers.ip.as_ref()?;
         let fragment = ip.fragment?;
-        let key = DatagramKey { src: ip.src, dst: ip.dst, id: fragment.id, proto: ip.proto };
+        let proto = if ip.version == IpVersion::V4 { ip.proto } else { IpProto::default() };
+        let key = DatagramKey { src: ip.src, dst: ip.dst, id: fragment.id, proto };
         if !self.datagrams.contains_key(&key) {
             if self.datagrams.len() >= self.max {
                 self.give_up_oldest(room);
@@ -115,7 +118,7 @@ impl FragmentTable {
         }
         let datagram = self.datagrams.get_mut(&key)?;
         if fragment.offset == 0 {
-            datagram.first = Some(layers.transport);
+            datagram.first = Some((ip.proto, layers.transport));
             let waited = datagram.held.take();
             self.held -= waited.map_or(0, |held| u64::from(held.frames));
             let mut transport = layers.transport;
@@ -123,11 +126,11 @@ impl FragmentTable {
                 // The FIN is after the last byte, which is in the last fragment.
                 tcp.flags.0 &= !TcpFlags::FIN.0;
             }
-            return Some(Placed::Known(transport, waited));
+            return Some(Placed::Known(ip.proto, transport, waited));
         }
-        if let Some(first) = datagram.first {
+        if let Some((proto, first)) = datagram.first {
             let transport = later(first, fragment.offset, fragment.more);
-            return Some(Placed::Known(transport, None));
+            return Some(Placed::Known(proto, transport, None));
         }
         self.held += 1;
         match &mut datagram.held {
@@ -205,7 +208,6 @@ fn later(first: Transport, offset: u32, more: bool) -> Transport {
 mod tests {
     use super::*;
     use crate::decode::{Fragment, IpLayer, Payload, TcpHeader, VlanStack};
-    use crate::net::IpVersion;
     use proptest::prelude::*;
 
     fn fragment(id: u32, offset: u32, more: bool, transport: Transport) -> Layers {
@@ -241,9 +243,9 @@ mod tests {
     fn a_later_fragment_takes_the_ports_of_the_first() {
         let mut table = FragmentTable::new(4, 1);
         let first = place(&mut table, &fragment(7, 0, true, PORTS), 1);
-        assert_eq!(first, Some(Placed::Known(PORTS, None)));
+        assert_eq!(first, Some(Placed::Known(IpProto::UDP, PORTS, None)));
         let last = place(&mut table, &fragment(7, 1480, false, Transport::None), 1);
-        assert_eq!(last, Some(Placed::Known(PORTS, None)));
+        assert_eq!(last, Some(Placed::Known(IpProto::UDP, PORTS, None)));
         let other = place(&mut table, &fragment(8, 1480, false, Transport::None), 1);
         assert_eq!(other, Some(Placed::Waits));
     }
@@ -256,7 +258,7 @@ mod tests {
             assert_eq!(waits, Some(Placed::Waits));
         }
         assert_eq!(table.held(), 2);
-        let Some(Placed::Known(PORTS, Some(held))) =
+        let Some(Placed::Known(IpProto::UDP, PORTS, Some(held))) =
             place(&mut table, &fragment(7, 0, true, PORTS), 6)
         else {
             panic!("the first fragment is known");
@@ -264,6 +266,22 @@ mod tests {
         assert_eq!((held.frames, held.wire_bytes), (2, 200));
         assert_eq!(held.times, (at(3), at(5)));
         assert_eq!(table.held(), 0);
+    }
+
+    #[test]
+    fn an_ipv6_datagram_is_of_the_protocol_behind_its_first_fragments_extensions() {
+        let mut table = FragmentTable::new(4, 1);
+        let v6 = |offset, proto, transport| {
+            let mut layers = fragment(7, offset, true, transport);
+            if let Some(ip) = &mut layers.ip {
+                (ip.version, ip.proto) = (IpVersion::V6, proto);
+            }
+            layers
+        };
+        place(&mut table, &v6(0, IpProto::UDP, PORTS), 1);
+        // Its own header says destination options, which only the first fragment has.
+        let later = place(&mut table, &v6(1480, IpProto(60), Transport::None), 1);
+        assert_eq!(later, Some(Placed::Known(IpProto::UDP, PORTS, None)));
     }
 
     #[test]
@@ -306,7 +324,7 @@ mod tests {
                 table.expire(at(now), &mut |held| given_up += u64::from(held.frames));
                 let result = table.place(&layers, at(now), 60, &mut |held| given_up += u64::from(held.frames));
                 match result {
-                    Some(Placed::Known(transport, held)) => {
+                    Some(Placed::Known(_, transport, held)) => {
                         prop_assert_eq!(transport, PORTS);
                         placed += 1 + held.map_or(0, |held| u64::from(held.frames));
                     }

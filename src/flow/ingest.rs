@@ -140,10 +140,12 @@ impl<E: FlowExtractor> Ingest<E> {
         match fragments.place(&layers, frame.ts, frame.wire_len, &mut room) {
             None => self.one(frame, index, &layers, packets),
             Some(Placed::Waits) => return,
-            Some(Placed::Known(transport, waited)) => {
+            Some(Placed::Known(proto, transport, waited)) => {
                 layers.transport = transport;
+                set_proto(&mut layers, proto);
                 self.one(frame, index, &layers, packets);
                 if let Some(mut held) = waited {
+                    set_proto(&mut held.layers, proto);
                     // Their bytes are gone, so they are no TCP segments, but they have its ports.
                     held.layers.transport = match transport {
                         Transport::Tcp(tcp) => Transport::Ports { src: tcp.src, dst: tcp.dst },
@@ -231,6 +233,12 @@ impl<E: FlowExtractor> Ingest<E> {
 #[inline]
 fn vlan(layers: &Layers) -> u16 {
     if layers.vlans.depth == 0 { 0 } else { layers.vlans.ids[0] + 1 }
+}
+
+fn set_proto(layers: &mut Layers, proto: IpProto) {
+    if let Some(ip) = &mut layers.ip {
+        ip.proto = proto;
+    }
 }
 
 #[inline]
