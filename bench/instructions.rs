@@ -73,6 +73,8 @@ fn time(stage: &str, workload: Workload, scale: f64, runs: usize) -> Result<(), 
             "ingest" => stage_ingest(&frames),
             "tracker" => stage_tracker(&frames, config(&loaded))?,
             "process" => stage_process(&frames, config(&loaded))?,
+            #[cfg(feature = "sensor")]
+            "json" => json::stage(&frames, config(&loaded))?,
             "driver" => stage_driver(&frames, config(&loaded), &loaded)?,
             _ => return Err(format!("no stage {stage}\n\n{HELP}").into()),
         });
@@ -334,6 +336,54 @@ fn pause(scale: f64, runs: usize) -> Result<(), Box<dyn Error>> {
         );
     }
     Ok(())
+}
+
+/// Formatting a record, as the worker that saw the flow end does.
+#[cfg(feature = "sensor")]
+mod json {
+    use std::error::Error;
+    use std::hint::black_box;
+    use std::time::Instant;
+
+    use flowscope::export::jsonl::{Outcome, push_record};
+    use flowscope::flow::{ByFiveTuple, FlowKey};
+    use flowscope::{FlowEvent, FlowStats, FlowTracker, Frame, TrackerConfig};
+
+    use super::{BATCH, Took, took};
+
+    type Record = (FlowKey, FlowStats);
+
+    pub fn stage(frames: &[Frame<'_>], config: TrackerConfig) -> Result<Took, Box<dyn Error>> {
+        let mut tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
+        let mut records: Vec<Record> = Vec::new();
+        let mut sink = |event: FlowEvent<FlowKey>| {
+            if let FlowEvent::Ended { key, stats, .. } = event {
+                records.push((key, stats));
+            }
+        };
+        for batch in frames.chunks(BATCH) {
+            tracker.process(batch, &mut sink);
+        }
+        tracker.drain(&mut sink);
+        let mut out = Vec::with_capacity(1 << 20);
+        let begin = Instant::now();
+        measured_json(&records, &mut out);
+        Ok(took(records.len(), begin))
+    }
+
+    #[inline(never)]
+    fn measured_json(records: &[Record], out: &mut Vec<u8>) {
+        let outcome = Outcome { reason: "drained", interim: false };
+        for (key, stats) in records {
+            // A sink takes a buffer when it is full; this one is filled anew.
+            if out.len() > (1 << 20) - 1024 {
+                black_box(&*out);
+                out.clear();
+            }
+            push_record(out, key, stats, outcome, true);
+        }
+        black_box(&*out);
+    }
 }
 
 /// The system's allocator, counting.

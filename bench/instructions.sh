@@ -10,7 +10,8 @@
 # bench/runs/DATE).
 #
 # decode: bytes to layers. ingest: decode, key, hash. tracker: packets that are decoded to flows.
-# process: ingest and tracker in one call. driver: process and every byte stream.
+# process: ingest and tracker in one call. driver: process and every byte stream. json: a record as
+# text, Community ID included.
 #
 #   --count-only   leave the times, memory and pauses out
 #   --assert       fail when the tracker takes more than 400 instructions a packet on A, or
@@ -79,7 +80,7 @@ count() { # stage, workload
     awk -v t="$total" -v u="$units" 'BEGIN { printf "%.1f", t / u }'
 }
 
-for stage in decode ingest tracker process driver; do
+for stage in decode ingest tracker process driver json; do
     for workload in A B C; do
         # Streams are those of C: the others have none to speak of.
         case $stage$workload in driver[AB]) continue ;; esac

@@ -241,7 +241,7 @@ impl<'a> Planner<'a> {
         now += client_ns;
         self.events.push((now, CLIENT, Event::Ack));
         for _ in 0..1 + self.rng.below(3) {
-            now += self.rng.range(200 * US, 20 * MS);
+            now += self.pause_ns();
             let request = 1 + self.rng.below(4) / 3;
             now = self.burst(CLIENT, request, now) + server_ns + self.rng.range(MS, 10 * MS);
             // Half of all answers have one segment, a quarter two or three, and so on: few
@@ -250,7 +250,15 @@ impl<'a> Planner<'a> {
             let answer = (1 << octave) + self.rng.below(1 << octave);
             now = self.burst(SERVER, answer, now) + client_ns + server_ns + 6 * MS;
         }
-        now
+        // Kept open for a while, for more that does not come.
+        now + self.pause_ns()
+    }
+
+    /// Programs and people think: from half a millisecond to eight seconds, every octave as likely.
+    /// So connections live for some seconds, and thousands of them at a time.
+    fn pause_ns(&mut self) -> u64 {
+        let octave_ns = 500 * US << self.rng.below(14);
+        self.rng.range(octave_ns, 2 * octave_ns)
     }
 
     /// `count` segments of one side; returns when the last of them is through.
