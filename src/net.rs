@@ -16,6 +16,12 @@ impl Addr {
         Self([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, b[0], b[1], b[2], b[3]])
     }
 
+    /// The last four bytes: all there is of an IPv4 address.
+    #[inline]
+    pub const fn v4_bits(self) -> u32 {
+        u32::from_be_bytes([self.0[12], self.0[13], self.0[14], self.0[15]])
+    }
+
     /// As the standard library's type. `version` says how to read a mapped address: an IPv6
     /// packet may carry `::ffff:a.b.c.d` as a true IPv6 address.
     pub fn to_ip(self, version: IpVersion) -> IpAddr {

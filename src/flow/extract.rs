@@ -35,7 +35,7 @@ pub struct ByFiveTuple {
 
 impl ByFiveTuple {
     /// The 5-tuple of a frame, as seen; `None` without IP.
-    #[inline]
+    #[inline(always)]
     pub fn tuple(&self, layers: &Layers) -> Option<FiveTuple> {
         let ip = layers.ip.as_ref()?;
         let (src_port, dst_port) = match layers.transport {
@@ -69,7 +69,7 @@ impl ByFiveTuple {
 impl FlowExtractor for ByFiveTuple {
     type Key = FlowKey;
 
-    #[inline]
+    #[inline(always)]
     fn extract(&self, layers: &Layers) -> Option<Extracted<FlowKey>> {
         let (key, end) = self.tuple(layers)?.canonical();
         Some(Extracted { key, end })

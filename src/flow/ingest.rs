@@ -83,7 +83,7 @@ impl<E: FlowExtractor> Ingest<E> {
         self.counters.held = self.fragments.held();
     }
 
-    #[inline]
+    #[inline(always)]
     fn one(
         &mut self,
         frame: &Frame<'_>,

@@ -38,10 +38,15 @@ impl FiveTuple {
     ///
     /// The lower `(address, port)` is end A. ICMP "ports" belong to both ends and stay in place.
     /// With both ends equal, whoever sends is A.
-    #[inline]
+    #[inline(always)]
     pub fn canonical(&self) -> (FlowKey, End) {
         let icmp = matches!(self.proto, IpProto::ICMP | IpProto::ICMPV6);
-        let swap = match u128::from_be_bytes(self.src.0).cmp(&u128::from_be_bytes(self.dst.0)) {
+        let order = if self.version == IpVersion::V4 {
+            self.src.v4_bits().cmp(&self.dst.v4_bits())
+        } else {
+            u128::from_be_bytes(self.src.0).cmp(&u128::from_be_bytes(self.dst.0))
+        };
+        let swap = match order {
             std::cmp::Ordering::Less => false,
             std::cmp::Ordering::Greater => true,
             std::cmp::Ordering::Equal => !icmp && self.src_port > self.dst_port,
@@ -98,11 +103,7 @@ impl std::hash::Hash for FlowKey {
             | u64::from(self.scope.interface);
         let vlans = u64::from(self.scope.vlans[0]) << 16 | u64::from(self.scope.vlans[1]);
         if self.version == IpVersion::V4 {
-            let word = |addr: &Addr| {
-                let [.., p, q, r, s] = addr.0;
-                u64::from(u32::from_be_bytes([p, q, r, s]))
-            };
-            state.write_u64(word(&self.a) << 32 | word(&self.b));
+            state.write_u64(u64::from(self.a.v4_bits()) << 32 | u64::from(self.b.v4_bits()));
         } else {
             state.write_u128(u128::from_be_bytes(self.a.0));
             state.write_u128(u128::from_be_bytes(self.b.0));
