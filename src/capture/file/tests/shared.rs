@@ -29,7 +29,7 @@ fn every_reference_capture_has_as_many_frames_as_expected() {
         let expected =
             std::fs::read_to_string(root.join(format!("expected/{name}.outer.tsv"))).unwrap();
         let packets = expected.lines().find_map(|line| line.strip_prefix("#packets\t")).unwrap();
-        let mapped = CaptureFiles::open(&[&path], OpenOptions::new()).unwrap();
+        let mapped = CaptureFiles::open(&[&path], OpenOptions::new().mmap(true)).unwrap();
         assert_eq!(mapped.bytes_total(), Some(path.metadata().unwrap().len()));
         let streamed = CaptureFiles::open(&[&path], OpenOptions::new().mmap(false)).unwrap();
         let (frames, errors) = drained(mapped);

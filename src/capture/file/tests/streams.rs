@@ -163,7 +163,7 @@ fn files_that_cannot_be_opened_are_named() {
     assert!(error.to_string().starts_with("/absent/file: cannot be opened: "), "{error}");
     let directory = Directory::new("open");
     let empty = directory.file("empty", b"");
-    for options in [OpenOptions::new(), OpenOptions::new().mmap(false)] {
+    for options in [OpenOptions::new().mmap(true), OpenOptions::new().mmap(false)] {
         let error = CaptureFiles::open(&[&empty], options).map(drained).unwrap_err();
         assert!(matches!(error, CaptureError::Empty { .. }), "{error}");
         assert!(CaptureFiles::open(&[&directory.0], options).is_err(), "a directory");
@@ -175,12 +175,13 @@ fn a_mapped_file_and_its_progress() {
     let directory = Directory::new("mapped");
     let whole = plain(1000);
     let path = directory.file("plain", &whole);
-    let mut files = CaptureFiles::open(&[&path], OpenOptions::new()).unwrap();
+    let mut files = CaptureFiles::open(&[&path], OpenOptions::new().mmap(true)).unwrap();
     let total = Some(whole.len() as u64);
     assert_eq!((files.bytes_total(), files.bytes_read()), (total, 24));
     files.with_batch(|_| ()).unwrap();
     assert!(files.bytes_read() > 256 * 30 && files.bytes_read() < whole.len() as u64);
-    let (frames, errors) = drained(CaptureFiles::open(&[&path], OpenOptions::new()).unwrap());
+    let (frames, errors) =
+        drained(CaptureFiles::open(&[&path], OpenOptions::new().mmap(true)).unwrap());
     assert_eq!((frames, errors), held(whole));
 }
 
