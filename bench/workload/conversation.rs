@@ -257,7 +257,7 @@ impl<'a> Planner<'a> {
     /// Programs and people think: from half a millisecond to eight seconds, every octave as likely.
     /// So connections live for some seconds, and thousands of them at a time.
     fn pause_ns(&mut self) -> u64 {
-        let octave_ns = 500 * US << self.rng.below(14);
+        let octave_ns = (500 * US) << self.rng.below(14);
         self.rng.range(octave_ns, 2 * octave_ns)
     }
 
