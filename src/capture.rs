@@ -7,6 +7,7 @@
 //! - what a length field in the input claims is checked before it is believed, and is never allocated.
 
 pub mod file;
+pub mod live;
 pub mod write;
 
 mod merge;
@@ -89,6 +90,18 @@ pub enum CaptureError {
     Empty {
         /// The file as it was named.
         file: String,
+    },
+    /// A live capture could not be set up, or broke.
+    #[error("{interface}: {what}: {error}; {mend}")]
+    Live {
+        /// The interface as it was named.
+        interface: String,
+        /// What was tried, and with what.
+        what: String,
+        /// What the system said.
+        error: io::Error,
+        /// What to do about it.
+        mend: String,
     },
     /// A file's content breaks the rules of its format.
     #[error("{file}: broken at byte {offset}{}: {reason}", within(*.unpacked))]
