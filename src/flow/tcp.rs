@@ -245,19 +245,26 @@ impl Track {
         self.bits |= bit::HAS_EXTRA;
     }
 
-    /// The segment that everything is made for: in order, nothing but ACK and PSH, the connection
-    /// established, nothing new in it. `false`: use [`observe`](Self::observe), nothing was changed.
+    /// Whether a segment is the one that everything is made for.
     #[inline]
-    pub fn observe_common(&mut self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
+    pub fn is_common(&self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
         let at = end as usize;
         let mark = if payload == 0 { Mark::Ack } else { Mark::Data };
-        let common = self.state == TcpState::Established
+        self.state == TcpState::Established
             && tcp.flags.0 & !TcpFlags::PSH.0 == TcpFlags::ACK.0
             && tcp.seq == self.seq_end[at]
             && self.is(bit::SEQ_KNOWN, end)
             && self.is(bit::ACK_KNOWN, end)
             && tcp.window != 0
-            && self.seen[at] & mark.bit() != 0;
+            && self.seen[at] & mark.bit() != 0
+    }
+
+    /// The segment that everything is made for: in order, nothing but ACK and PSH, the connection
+    /// established, nothing new in it. `false`: use [`observe`](Self::observe), nothing was changed.
+    #[inline]
+    pub fn observe_common(&mut self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
+        let at = end as usize;
+        let common = self.is_common(end, tcp, payload);
         if common {
             self.seq_end[at] = tcp.seq.wrapping_add(payload);
             if before(self.ack[at], tcp.ack) {

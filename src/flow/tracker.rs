@@ -151,9 +151,19 @@ impl<E: FlowExtractor> FlowTracker<E> {
             for (slot, packet) in found.iter_mut().zip(packets) {
                 *slot = flows.peek(packet.hash);
             }
+            let mut read = 0;
             for (slot, packet) in found.iter_mut().zip(packets) {
-                *slot = slot.filter(|&slot| flows.has_key(slot, &packet.key));
+                *slot = slot.filter(|&slot| {
+                    let (is, last) = flows.has_key(slot, &packet.key);
+                    read ^= last;
+                    is
+                });
             }
+            for (slot, packet) in found.iter().zip(packets) {
+                read ^= slot.map_or(0, |slot| flows.warm(slot, packet));
+            }
+            // Loads whose result is used are not left out.
+            std::hint::black_box(read);
             let generation = flows.generation;
             for (slot, packet) in found.iter().zip(packets) {
                 let current = match slot {
