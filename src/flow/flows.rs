@@ -114,23 +114,37 @@ impl<K: Copy + Eq> Flows<K> {
         self.max_flows
     }
 
-    /// The slot that probably has the key: touches the bucket only.
+    /// The slot that probably has the key: looks at buckets only.
     #[inline]
     pub fn peek(&self, hash: u64) -> Option<u32> {
         self.table.peek(tag(hash))
     }
 
-    /// Whether a slot has the key; touches the entry. Beside it what it read of the entry's other cache line,
-    /// for the caller to use up.
+    /// Whether a slot has the key.
     #[inline]
-    pub fn has_key(&self, slot: u32, key: &K) -> (bool, u64) {
-        self.hot.get(slot as usize).map_or((false, 0), |hot| (hot.key == *key, hot.last.as_nanos()))
+    pub fn has_key(&self, slot: u32, key: &K) -> bool {
+        self.hot.get(slot as usize).is_some_and(|hot| hot.key == *key)
     }
 
-    /// Brings what a packet of this flow will change into the cache, for the packets of a batch at once: a load
-    /// that nothing waits for, since there is no safe prefetch. Gives what it read, for the caller to use up.
+    /// Brings a key's first bucket into the cache. This and what follows load without branching on what they load,
+    /// so that the misses of a batch overlap: there is no safe prefetch. What was read is for the caller to use up.
     #[inline]
-    pub fn warm(&self, slot: u32, packet: &Packet<K>) -> u64 {
+    pub fn warm_bucket(&self, hash: u64) -> u64 {
+        self.table.warm(tag(hash))
+    }
+
+    /// Brings both lines of an entry into the cache.
+    #[inline]
+    pub fn warm_hot(&self, slot: u32) -> u64 {
+        self.hot.get(slot as usize).map_or(0, |hot| {
+            let (first_line, second_line) = (hot.last.as_nanos(), hot.track.state());
+            first_line ^ second_line as u64
+        })
+    }
+
+    /// Brings what a packet will change beyond the hot entry into the cache.
+    #[inline]
+    pub fn warm_cold(&self, slot: u32, packet: &Packet<K>) -> u64 {
         let Some(hot) = self.hot.get(slot as usize) else { return 0 };
         let Some(tcp) = &packet.tcp else { return 0 };
         if hot.track.is_common(packet.end, tcp, packet.payload.wire) {

@@ -86,6 +86,12 @@ impl Table {
         self.buckets[(index & self.mask) as usize]
     }
 
+    /// The content of the bucket where the search for a tag begins, for nothing but to have read it.
+    #[inline]
+    pub fn warm(&self, tag: u32) -> u64 {
+        self.at(tag).0
+    }
+
     /// The first slot with this tag, whose key may still be another. For looking ahead: it touches
     /// the bucket and nothing else.
     #[inline]

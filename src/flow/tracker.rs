@@ -147,20 +147,18 @@ impl<E: FlowExtractor> FlowTracker<E> {
         for packets in packets.chunks(BATCH) {
             // First the buckets of all packets, then the entries of all: loads that do not wait for
             // each other, so that the misses overlap. Then the packets in their order.
+            let mut read = 0;
+            for packet in packets {
+                read ^= flows.warm_bucket(packet.hash);
+            }
             let mut found = [None; BATCH];
             for (slot, packet) in found.iter_mut().zip(packets) {
                 *slot = flows.peek(packet.hash);
+                read ^= slot.map_or(0, |slot| flows.warm_hot(slot));
             }
-            let mut read = 0;
             for (slot, packet) in found.iter_mut().zip(packets) {
-                *slot = slot.filter(|&slot| {
-                    let (is, last) = flows.has_key(slot, &packet.key);
-                    read ^= last;
-                    is
-                });
-            }
-            for (slot, packet) in found.iter().zip(packets) {
-                read ^= slot.map_or(0, |slot| flows.warm(slot, packet));
+                *slot = slot.filter(|&slot| flows.has_key(slot, &packet.key));
+                read ^= slot.map_or(0, |slot| flows.warm_cold(slot, packet));
             }
             // Loads whose result is used are not left out.
             std::hint::black_box(read);
