@@ -12,6 +12,8 @@ use std::io;
 
 use memmap2::Mmap;
 
+use crate::prefetch::prefetch;
+
 /// How much is made ready at a time: one system call, and no page faults in between.
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -213,18 +215,3 @@ impl Ahead {
         }
     }
 }
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn prefetch(byte: &u8) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // SAFETY:
-    // - a prefetch reads nothing and faults on nothing, whatever the address; this one is of a byte that is there;
-    // - SSE, which it takes, is part of x86-64.
-    unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(byte).cast()) };
-}
-
-/// No stable way to ask for it: the processor's own prefetching has to do.
-#[cfg(not(target_arch = "x86_64"))]
-#[inline(always)]
-fn prefetch(_: &u8) {}

@@ -1,7 +1,7 @@
 //! The flows of a tracker: slab, table and wheel, and what one packet or one deadline does to them.
 //!
 //! Invariants: a slot is live exactly when its tag and index are in the table, and then it is in the
-//! wheel exactly once. `live packets + packets in ended flows = packets accounted`.
+//! wheel exactly once, and then its entry has counted packets. `live packets + packets in ended flows = packets accounted`.
 
 use std::collections::HashMap;
 
@@ -20,6 +20,7 @@ use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::frame::Frame;
 use crate::net::L4;
 use crate::obs::{Hooks, hook};
+use crate::prefetch::prefetch;
 use crate::time::{Timestamp, duration_ns};
 
 /// How many lazily scheduled flows an eviction looks at to find one that is really the most idle.
@@ -81,8 +82,6 @@ pub(super) struct Flows<K> {
     /// The latest time seen.
     pub clock: Timestamp,
     pub counters: TrackerCounters,
-    /// Changes whenever a slot is taken or given back: a slot found before is then looked up again.
-    pub generation: u64,
 }
 
 impl<K: Copy + Eq> Flows<K> {
@@ -102,7 +101,6 @@ impl<K: Copy + Eq> Flows<K> {
             emit_packets: config.emit_packets,
             clock: Timestamp::ZERO,
             counters: TrackerCounters::default(),
-            generation: 0,
         }
     }
 
@@ -120,37 +118,38 @@ impl<K: Copy + Eq> Flows<K> {
         self.table.peek(tag(hash))
     }
 
-    /// Whether a slot has the key.
+    /// Whether a slot that was found before is the live flow with this key.
     #[inline]
-    pub fn has_key(&self, slot: u32, key: &K) -> bool {
-        self.hot.get(slot as usize).is_some_and(|hot| hot.key == *key)
+    pub fn is(&self, slot: u32, key: &K) -> bool {
+        self.hot.get(slot as usize).is_some_and(|hot| hot.key == *key && hot.total_packets() != 0)
     }
 
-    /// Brings a key's first bucket into the cache. This and what follows load without branching on what they load,
-    /// so that the misses of a batch overlap: there is no safe prefetch. What was read is for the caller to use up.
+    /// Asks for the bucket where the search for a key begins.
     #[inline]
-    pub fn warm_bucket(&self, hash: u64) -> u64 {
-        self.table.warm(tag(hash))
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.table.prefetch(tag(hash));
     }
 
-    /// Brings both lines of an entry into the cache.
+    /// Asks for both lines of an entry.
     #[inline]
-    pub fn warm_hot(&self, slot: u32) -> u64 {
-        self.hot.get(slot as usize).map_or(0, |hot| {
-            let (first_line, second_line) = (hot.last.as_nanos(), hot.track.state());
-            first_line ^ second_line as u64
-        })
-    }
-
-    /// Brings what a packet will change beyond the hot entry into the cache.
-    #[inline]
-    pub fn warm_cold(&self, slot: u32, packet: &Packet<K>) -> u64 {
-        let Some(hot) = self.hot.get(slot as usize) else { return 0 };
-        let Some(tcp) = &packet.tcp else { return 0 };
-        if hot.track.is_common(packet.end, tcp, packet.payload.wire) {
-            return 0;
+    pub fn prefetch_hot(&self, slot: u32) {
+        if let Some(hot) = self.hot.get(slot as usize) {
+            prefetch(hot);
+            prefetch(&hot.track.state);
         }
-        self.cold.get(slot as usize).map_or(0, |cold| cold.first.as_nanos())
+    }
+
+    /// Asks for what a packet will change beyond the hot entry.
+    #[inline]
+    pub fn prefetch_cold(&self, slot: u32, packet: &Packet<K>) {
+        if let Some(hot) = self.hot.get(slot as usize)
+            && let Some(tcp) = &packet.tcp
+            && !hot.track.is_common(packet.end, tcp, packet.payload.wire)
+            && let Some(cold) = self.cold.get(slot as usize)
+        {
+            prefetch(cold);
+            self.wheel.prefetch(slot);
+        }
     }
 
     #[inline]
@@ -349,7 +348,6 @@ impl<K: Copy + Eq> Flows<K> {
         };
         let inserted = self.table.insert(tag, slot);
         debug_assert!(inserted, "room was made before");
-        self.generation += 1;
         self.counters.created += 1;
         let l4 = packet.proto.l4();
         hook!(ears.hooks.flow_created(l4));
@@ -445,8 +443,8 @@ impl<K: Copy + Eq> Flows<K> {
         debug_assert!(removed, "a live slot is in the table");
         self.wheel.cancel(slot);
         self.free.push(slot);
-        self.generation += 1;
         self.tell_end(slot, reason, ears);
+        self.hot[slot as usize].packets = [0; 2];
     }
 
     fn tell_end<O: FlowObserver<K>, S: EventSink<K>>(
@@ -557,7 +555,6 @@ impl<K: Copy + Eq> Flows<K> {
         self.hot.clear();
         self.cold.clear();
         self.free.clear();
-        self.generation += 1;
     }
 
     pub fn set_max_flows(&mut self, max_flows: usize) {

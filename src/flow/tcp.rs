@@ -141,7 +141,7 @@ pub struct Track {
     flags: [TcpFlags; 2],
     /// Window scales, four bits an end.
     scales: u8,
-    state: TcpState,
+    pub(super) state: TcpState,
     l4: L4,
     /// An ICMP reply was seen before any request.
     pub reply_first: bool,

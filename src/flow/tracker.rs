@@ -13,7 +13,9 @@ use crate::obs::{Hooks, hook};
 use crate::time::{Timestamp, duration_ns};
 
 /// Frames or packets that are looked up together, so that their cache misses overlap.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
+/// How many packets are between asking for a packet's bucket and accounting it.
+const AHEAD: usize = 32;
 /// Due flows handled in one call of [`FlowTracker::handle_timeout`].
 const EXPIRE_BATCH: usize = 128;
 
@@ -145,27 +147,32 @@ impl<E: FlowExtractor> FlowTracker<E> {
         let counted = (flows.counters.packets, flows.counters.bytes);
         let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
         for packets in packets.chunks(BATCH) {
-            // First the buckets of all packets, then the entries of all: loads that do not wait for
-            // each other, so that the misses overlap. Then the packets in their order.
-            let mut read = 0;
-            for packet in packets {
-                read ^= flows.warm_bucket(packet.hash);
-            }
+            // Each packet's bucket is asked for first, then its entry, then what else it will change; the packets in
+            // their order come last, when all of it is there.
             let mut found = [None; BATCH];
-            for (slot, packet) in found.iter_mut().zip(packets) {
-                *slot = flows.peek(packet.hash);
-                read ^= slot.map_or(0, |slot| flows.warm_hot(slot));
-            }
-            for (slot, packet) in found.iter_mut().zip(packets) {
-                *slot = slot.filter(|&slot| flows.has_key(slot, &packet.key));
-                read ^= slot.map_or(0, |slot| flows.warm_cold(slot, packet));
-            }
-            // Loads whose result is used are not left out.
-            std::hint::black_box(read);
-            let generation = flows.generation;
-            for (slot, packet) in found.iter().zip(packets) {
-                let current = match slot {
-                    Some(slot) if flows.generation == generation => Some(*slot),
+            for turn in 0..packets.len() + AHEAD {
+                if let Some(packet) = packets.get(turn) {
+                    flows.prefetch_bucket(packet.hash);
+                }
+                if let Some(at) = turn.checked_sub(AHEAD / 2)
+                    && let Some(packet) = packets.get(at)
+                {
+                    found[at] = flows.peek(packet.hash);
+                    if let Some(slot) = found[at] {
+                        flows.prefetch_hot(slot);
+                    }
+                }
+                if let Some(at) = turn.checked_sub(AHEAD * 3 / 4)
+                    && let Some(packet) = packets.get(at)
+                    && let Some(slot) = found[at]
+                {
+                    flows.prefetch_cold(slot, packet);
+                }
+                let Some(at) = turn.checked_sub(AHEAD) else { continue };
+                let packet = &packets[at];
+                // What was found may be another flow by now, or have been one from the beginning.
+                let current = match found[at] {
+                    Some(slot) if flows.is(slot, &packet.key) => Some(slot),
                     _ => flows.find(packet.hash, &packet.key),
                 };
                 let frame = frames.get(packet.frame as usize);
