@@ -123,6 +123,14 @@ pub struct TcpHeader {
     pub window_scale: Option<u8>,
 }
 
+impl TcpHeader {
+    /// Whether it carries data or an acknowledgement and nothing else: ACK, and at most PSH beside it.
+    #[inline]
+    pub const fn is_plain(&self) -> bool {
+        self.flags.0 & !TcpFlags::PSH.0 == TcpFlags::ACK.0
+    }
+}
+
 /// An ICMP or ICMPv6 header (RFC 792, RFC 4443).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpHeader {

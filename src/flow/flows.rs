@@ -135,16 +135,16 @@ impl<K: Copy + Eq> Flows<K> {
     pub fn prefetch_hot(&self, slot: u32) {
         if let Some(hot) = self.hot.get(slot as usize) {
             prefetch(hot);
-            prefetch(&hot.track.state);
+            prefetch(&hot.key);
         }
     }
 
     /// Asks for what a packet will change beyond the hot entry.
     #[inline]
     pub fn prefetch_cold(&self, slot: u32, packet: &Packet<K>) {
-        if let Some(hot) = self.hot.get(slot as usize)
-            && let Some(tcp) = &packet.tcp
-            && !hot.track.is_common(packet.end, tcp, packet.payload.wire)
+        if let Some(tcp) = &packet.tcp
+            && let Some(hot) = self.hot.get(slot as usize)
+            && (!tcp.is_plain() || !hot.track.is_established())
             && let Some(cold) = self.cold.get(slot as usize)
         {
             prefetch(cold);

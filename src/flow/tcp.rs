@@ -141,7 +141,7 @@ pub struct Track {
     flags: [TcpFlags; 2],
     /// Window scales, four bits an end.
     scales: u8,
-    pub(super) state: TcpState,
+    state: TcpState,
     l4: L4,
     /// An ICMP reply was seen before any request.
     pub reply_first: bool,
@@ -245,18 +245,10 @@ impl Track {
         self.bits |= bit::HAS_EXTRA;
     }
 
-    /// Whether a segment is the one that everything is made for.
+    /// Whether both ends may send data.
     #[inline]
-    pub fn is_common(&self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
-        let at = end as usize;
-        let mark = if payload == 0 { Mark::Ack } else { Mark::Data };
+    pub fn is_established(&self) -> bool {
         self.state == TcpState::Established
-            && tcp.flags.0 & !TcpFlags::PSH.0 == TcpFlags::ACK.0
-            && tcp.seq == self.seq_end[at]
-            && self.is(bit::SEQ_KNOWN, end)
-            && self.is(bit::ACK_KNOWN, end)
-            && tcp.window != 0
-            && self.seen[at] & mark.bit() != 0
     }
 
     /// The segment that everything is made for: in order, nothing but ACK and PSH, the connection
@@ -264,7 +256,14 @@ impl Track {
     #[inline]
     pub fn observe_common(&mut self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
         let at = end as usize;
-        let common = self.is_common(end, tcp, payload);
+        let mark = if payload == 0 { Mark::Ack } else { Mark::Data };
+        let known = (bit::SEQ_KNOWN | bit::ACK_KNOWN) << at;
+        let common = self.is_established()
+            && tcp.is_plain()
+            && tcp.seq == self.seq_end[at]
+            && self.bits & known == known
+            && tcp.window != 0
+            && self.seen[at] & mark.bit() != 0;
         if common {
             self.seq_end[at] = tcp.seq.wrapping_add(payload);
             if before(self.ack[at], tcp.ack) {
