@@ -26,6 +26,9 @@ use crate::time::{Timestamp, duration_ns};
 /// How many lazily scheduled flows an eviction looks at to find one that is really the most idle.
 const EVICTION_TRIES: usize = 8;
 
+/// How many due flows are taken out of the wheel before the first of them is looked at.
+const EXPIRED_TOGETHER: usize = 16;
+
 /// An idle timeout of the caller's choice for a key, instead of the configured ones.
 pub(super) type IdleOverride<K> = Box<dyn Fn(&K) -> Option<std::time::Duration> + Send>;
 
@@ -144,7 +147,7 @@ impl<K: Copy + Eq> Flows<K> {
     pub fn prefetch_cold(&self, slot: u32, packet: &Packet<K>) {
         if let Some(tcp) = &packet.tcp
             && let Some(hot) = self.hot.get(slot as usize)
-            && (!tcp.is_plain() || !hot.track.is_established())
+            && !hot.track.looks_common(packet.end, tcp, packet.payload.wire)
             && let Some(cold) = self.cold.get(slot as usize)
         {
             prefetch(cold);
@@ -499,22 +502,54 @@ impl<K: Copy + Eq> Flows<K> {
         ears: &mut Ears<'_, O, S>,
     ) -> bool {
         self.clock = self.clock.max(now);
-        for _ in 0..budget {
-            let Some(slot) = self.wheel.pop_due(self.clock) else { return false };
-            let hot = &self.hot[slot as usize];
-            let quiet_ns = self.clock.nanos_since(hot.touched());
-            let (active_due, skewed) = (hot.active_due, hot.skew != 0);
-            if quiet_ns > self.idle_ns(slot) {
-                self.end_idle(slot, ears);
-                continue;
+        let mut left = budget;
+        while left > 0 {
+            let mut due = [0; EXPIRED_TOGETHER];
+            let taken = self.pop_due(&mut due[..left.min(EXPIRED_TOGETHER)]);
+            if taken == 0 {
+                return false;
             }
-            // A flow whose time is behind the clock is reported by its own packets.
-            if active_due != NEVER && !skewed && from_coarse(active_due) <= self.clock {
-                self.report(slot, ears);
-            }
-            self.reschedule(slot);
+            left -= taken;
+            due[..taken].iter().for_each(|&slot| self.expire_one(slot, ears));
         }
         true
+    }
+
+    /// Takes due flows out of the wheel, as many as `due` has room for, and asks for what ending them touches: they have
+    /// been quiet for so long that none of it is in the cache.
+    fn pop_due(&mut self, due: &mut [u32]) -> usize {
+        let mut taken = 0;
+        while let Some(room) = due.get_mut(taken)
+            && let Some(slot) = self.wheel.pop_due(self.clock)
+        {
+            *room = slot;
+            taken += 1;
+            self.prefetch_hot(slot);
+            prefetch(&self.cold[slot as usize]);
+        }
+        for &slot in &due[..taken] {
+            self.table.prefetch(self.hot[slot as usize].tag);
+        }
+        taken
+    }
+
+    /// A flow that the wheel had as due: it is over, or is to be reported, or was seen since.
+    fn expire_one<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let hot = &self.hot[slot as usize];
+        let quiet_ns = self.clock.nanos_since(hot.touched());
+        let (active_due, skewed) = (hot.active_due, hot.skew != 0);
+        if quiet_ns > self.idle_ns(slot) {
+            return self.end_idle(slot, ears);
+        }
+        // A flow whose time is behind the clock is reported by its own packets.
+        if active_due != NEVER && !skewed && from_coarse(active_due) <= self.clock {
+            self.report(slot, ears);
+        }
+        self.reschedule(slot);
     }
 
     /// Ends a flow whose idle timeout is over. If a record was due before that, it comes first:

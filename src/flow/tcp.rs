@@ -173,6 +173,12 @@ pub enum Seen {
     NewConnection,
 }
 
+/// What a plain segment says in a history.
+#[inline]
+const fn mark_of(payload: u32) -> Mark {
+    if payload == 0 { Mark::Ack } else { Mark::Data }
+}
+
 /// `a` is before `b`.
 #[inline]
 const fn before(a: u32, b: u32) -> bool {
@@ -245,10 +251,12 @@ impl Track {
         self.bits |= bit::HAS_EXTRA;
     }
 
-    /// Whether both ends may send data.
+    /// Whether a segment is likely one that changes only what is remembered for every packet.
     #[inline]
-    pub fn is_established(&self) -> bool {
+    pub fn looks_common(&self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
         self.state == TcpState::Established
+            && tcp.is_plain()
+            && self.seen[end as usize] & mark_of(payload).bit() != 0
     }
 
     /// The segment that everything is made for: in order, nothing but ACK and PSH, the connection
@@ -256,14 +264,11 @@ impl Track {
     #[inline]
     pub fn observe_common(&mut self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
         let at = end as usize;
-        let mark = if payload == 0 { Mark::Ack } else { Mark::Data };
         let known = (bit::SEQ_KNOWN | bit::ACK_KNOWN) << at;
-        let common = self.is_established()
-            && tcp.is_plain()
+        let common = self.looks_common(end, tcp, payload)
             && tcp.seq == self.seq_end[at]
             && self.bits & known == known
-            && tcp.window != 0
-            && self.seen[at] & mark.bit() != 0;
+            && tcp.window != 0;
         if common {
             self.seq_end[at] = tcp.seq.wrapping_add(payload);
             if before(self.ack[at], tcp.ack) {
