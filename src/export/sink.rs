@@ -16,7 +16,7 @@ use crossbeam_queue::ArrayQueue;
 use super::queue::Queue;
 
 /// Size of a buffer of records: one write.
-pub const CHUNK_BYTES: usize = 512 * 1024;
+pub const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Buffers that wait for a sink at most.
 const CHUNKS_QUEUED_MAX: usize = 16;

@@ -53,6 +53,21 @@ pub enum Mark {
 const LETTERS: &[u8; 12] = b"\0SHADFRTWIQ^";
 
 impl Mark {
+    /// Every mark, in the order of their numbers, which begin with 1.
+    pub const ALL: [Self; 11] = [
+        Self::Syn,
+        Self::SynAck,
+        Self::Ack,
+        Self::Data,
+        Self::Fin,
+        Self::Rst,
+        Self::Retransmission,
+        Self::ZeroWindow,
+        Self::Inconsistent,
+        Self::MultiFlag,
+        Self::Flipped,
+    ];
+
     /// This mark's bit in a mask of those already seen.
     #[inline]
     pub const fn bit(self) -> u16 {

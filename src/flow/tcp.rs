@@ -399,7 +399,7 @@ impl Track {
         let both = self.is(bit::ISN_KNOWN, end.other());
         if !both && opener != self.initiator() {
             self.bits ^= bit::INITIATOR_B;
-            marks.push(Mark::Flipped);
+            marks.push(Mark::Flipped, &mut self.seen[end as usize]);
         }
         if self.state == TcpState::SynSent {
             self.state = self.state.next(Signal::Answered);
@@ -438,13 +438,11 @@ impl Track {
         if flags.has(TcpFlags::ACK) && !rst {
             self.take_ack(cold, end, tcp);
         }
+        let mut retransmission = false;
         if rst {
             self.state = self.state.next(Signal::Rst);
         } else {
-            let retransmission = self.take_seq(cold, end, tcp, payload);
-            if retransmission {
-                marks.push(Mark::Retransmission);
-            }
+            retransmission = self.take_seq(cold, end, tcp, payload);
             if fin && !self.is(bit::FIN_SEEN, end) {
                 let first = !self.is(bit::FIN_SEEN, end.other());
                 self.set(bit::FIN_SEEN, end);
@@ -454,27 +452,30 @@ impl Track {
         }
         self.flags[at] = self.flags[at].union(flags);
 
+        let mut mark = |mark| marks.push(mark, &mut self.seen[at]);
+        if retransmission {
+            mark(Mark::Retransmission);
+        }
         if syn && (fin || rst) {
-            marks.push(Mark::MultiFlag);
+            mark(Mark::MultiFlag);
         } else if syn {
-            marks.push(if flags.has(TcpFlags::ACK) { Mark::SynAck } else { Mark::Syn });
+            mark(if flags.has(TcpFlags::ACK) { Mark::SynAck } else { Mark::Syn });
         } else if fin && rst {
-            marks.push(Mark::Inconsistent);
+            mark(Mark::Inconsistent);
         }
         if payload > 0 && !rst {
-            marks.push(Mark::Data);
+            mark(Mark::Data);
         } else if !syn && !fin && !rst && flags.has(TcpFlags::ACK) {
-            marks.push(Mark::Ack);
+            mark(Mark::Ack);
         }
         if fin {
-            marks.push(Mark::Fin);
+            mark(Mark::Fin);
         }
         if rst {
-            marks.push(Mark::Rst);
+            mark(Mark::Rst);
         } else if tcp.window == 0 && !syn {
-            marks.push(Mark::ZeroWindow);
+            mark(Mark::ZeroWindow);
         }
-        marks.keep_new(&mut self.seen[at]);
     }
 
     fn take_ack(&mut self, cold: &TrackCold, end: End, tcp: &TcpHeader) {
@@ -598,33 +599,30 @@ impl Track {
     }
 }
 
-/// Marks of one segment, in order; at most six.
+/// Marks of one segment that were new to its side, in order: four bits each.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Marks {
-    list: [Option<Mark>; 6],
-}
+pub struct Marks(u32);
 
 impl Marks {
-    fn push(&mut self, mark: Mark) {
-        if let Some(slot) = self.list.iter_mut().find(|slot| slot.is_none()) {
-            *slot = Some(mark);
+    /// Adds a mark that its side has not shown before. A segment has six at most, so that they fit.
+    #[inline]
+    fn push(&mut self, mark: Mark, seen: &mut u16) {
+        if *seen & mark.bit() == 0 {
+            *seen |= mark.bit();
+            let end = u32::BITS - self.0.leading_zeros();
+            self.0 |= (mark as u32) << (end.div_ceil(4) * 4);
         }
     }
 
-    fn keep_new(&mut self, seen: &mut u16) {
-        for slot in &mut self.list {
-            if let Some(mark) = *slot {
-                if *seen & mark.bit() != 0 {
-                    *slot = None;
-                }
-                *seen |= mark.bit();
-            }
-        }
-    }
-
-    /// Those that were new to their side.
+    /// In the order in which they were added.
+    #[inline]
     pub fn iter(&self) -> impl Iterator<Item = Mark> {
-        self.list.into_iter().flatten()
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let mark = Mark::ALL.get((rest & 15).wrapping_sub(1) as usize);
+            rest >>= 4;
+            mark.copied()
+        })
     }
 }
 
