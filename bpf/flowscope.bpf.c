@@ -79,7 +79,7 @@ static __always_inline void stamp(struct xdp_md *ctx)
 
 static __always_inline int decide(struct xdp_md *ctx, __u32 frame_bytes)
 {
-	struct bytes frame = { (void *)(long)ctx->data, (void *)(long)ctx->data_end };
+	struct bytes frame = { (void *)(long)ctx->data, (void *)(long)ctx->data_end, ctx->rx_queue_index };
 	__u16 words = 0;
 	bool is_ip = flow_words(&frame, &words);
 	__u32 slot = ctx->rx_queue_index * sockets_per_queue;

@@ -24,12 +24,19 @@ static __always_inline __u16 rss_hash(__u16 words)
 	__u32 input = bpf_ntohs(words);
 	/* Bit i of the word meets the key from its bit i on. */
 	__u32 window = RSS_KEY_WORD << 16 | RSS_KEY_WORD;
-	__u32 hash = 0;
+	__u32 hash = 0, bit;
 	int i;
 
 #pragma unroll
-	for (i = 0; i < 16; i++)
-		hash ^= (window >> (16 - i)) & -(input >> (15 - i) & 1);
+	for (i = 0; i < 16; i++) {
+		bit = input >> (15 - i) & 1;
+		/*
+		 * Or the compiler makes a mask of it, and the verifier looks at both values of each of the 16, one
+		 * after the other: 65 536 ways.
+		 */
+		asm volatile("" : "+r"(bit));
+		hash ^= (window >> (16 - i)) * bit;
+	}
 	return hash;
 }
 

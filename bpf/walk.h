@@ -68,6 +68,8 @@ enum protocol {
 struct bytes {
 	void *start;
 	void *end;
+	/* Any number that the verifier does not know: see forget(). */
+	__u32 unknown;
 };
 
 /* Where an IP header is said to start; version 0 leaves it to the header. */
@@ -91,6 +93,16 @@ static __always_inline void *see(const struct bytes *frame, __u32 at, __u32 coun
 	return p;
 }
 
+/*
+ * The same offset, of which the verifier does not know any more how it came about. Otherwise it follows every way through
+ * every loop with another offset, more than a million instructions; now ways that meet are one. see() checks it anew.
+ */
+static __always_inline __u32 forget(const struct bytes *frame, __u32 at)
+{
+	asm volatile("%0 ^= %1; %0 ^= %1" : "+r"(at) : "r"(frame->unknown));
+	return at;
+}
+
 static __always_inline __u16 be16(const void *p)
 {
 	return bpf_ntohs(*(const __u16 *)p);
@@ -106,7 +118,7 @@ static __always_inline bool mpls(const struct bytes *frame, struct network *netw
 		label = see(frame, network->at, LABEL_BYTES);
 		if (!label)
 			return false;
-		network->at += LABEL_BYTES;
+		network->at = forget(frame, network->at + LABEL_BYTES);
 		if (!(label[2] & 1))
 			continue;
 		first = see(frame, network->at, 1);
@@ -184,12 +196,13 @@ static __always_inline bool find_network(const struct bytes *frame, struct netwo
 			if (!header)
 				return false;
 			type = be16(header + 2);
-			network->at += TAG_BYTES;
+			network->at = forget(frame, network->at + TAG_BYTES);
 			continue;
 		}
 		if (type > TYPE_LENGTH_MAX)
 			break;
 		type = llc(frame, &network->at);
+		network->at = forget(frame, network->at);
 		if (type <= 1)
 			return type;
 	}
@@ -269,7 +282,7 @@ static __always_inline bool v6_words(const struct bytes *frame, __u32 at, __u16 
 	proto = header[6];
 	at += V6_BYTES;
 	/* A length of 0 is a jumbogram's, or yet to be filled in. */
-	end = payload_bytes ? at + payload_bytes : ~0u;
+	end = forget(frame, payload_bytes ? at + payload_bytes : ~0u);
 	for (i = 0; i < EXTENSIONS_MAX; i++) {
 		if (proto != PROTO_HOP_BY_HOP && proto != PROTO_ROUTING && proto != PROTO_DESTINATION &&
 		    proto != PROTO_FRAGMENT && proto != PROTO_AH)
@@ -290,7 +303,7 @@ static __always_inline bool v6_words(const struct bytes *frame, __u32 at, __u16 
 			bytes = (extension[1] + 1) * 8;
 		}
 		proto = extension[0];
-		at += bytes;
+		at = forget(frame, at + bytes);
 		/* The whole header must be there. */
 		if (at > end || at > (__u32)(frame->end - frame->start))
 			return true;
@@ -313,6 +326,7 @@ static __always_inline bool flow_words(const struct bytes *frame, __u16 *words)
 			return false;
 		network.version = *first >> 4;
 	}
+	network.at = forget(frame, network.at);
 	if (network.version == 4)
 		return v4_words(frame, network.at, words);
 	return network.version == 6 && v6_words(frame, network.at, words);

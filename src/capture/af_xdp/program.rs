@@ -201,3 +201,39 @@ fn verifier_log(text: &str) -> Option<String> {
         lines[lines.len().saturating_sub(LINES)..].join("\n")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of the million that the verifier looks at before it gives up; others' may see fewer ways that are the same.
+    const LOOKED_AT_MAX: u32 = 200_000;
+
+    #[test]
+    fn the_verifier_is_far_from_its_limit() {
+        for room_bytes in [Some(1792), None] {
+            let config = ProgramConfig {
+                queues: 4,
+                sockets_per_queue: 3,
+                ip_only: true,
+                stamped: true,
+                room_bytes,
+            };
+            let mut program = match Program::load(&config) {
+                Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+                    assert!(
+                        std::env::var_os("CI").is_none(),
+                        "CI, and no program can be loaded: {error}"
+                    );
+                    eprintln!("SKIPPED: no program can be loaded, root is needed: {error}");
+                    return;
+                }
+                loaded => loaded.expect("it loads"),
+            };
+            let info = program.xdp().expect("the program").info().expect("its description");
+            let looked_at = info.verified_instruction_count().expect("Linux 5.16 or newer");
+            eprintln!("{looked_at} instructions looked at, {:?} loaded", info.size_translated());
+            assert!(looked_at < LOOKED_AT_MAX, "{looked_at}");
+        }
+    }
+}
