@@ -405,6 +405,23 @@ fn nothing_stays_attached_after_a_kill() {
 }
 
 #[test]
+fn everything_but_opening_works_without_rights() {
+    if !namespace(1) {
+        return;
+    }
+    let mut capture = open_one(small());
+    let sender = Sender::new(PEER);
+    drop_capabilities(&(0..=40).collect::<Vec<_>>());
+    assert!(refusal(small(), PORT).contains("no CAP_NET_RAW and no CAP_NET_ADMIN and no CAP_BPF"));
+    (0..10).for_each(|n| sender.send(&frames::udp(1, n, 100)).expect("sent"));
+    assert_eq!(read(&mut capture, 10).len(), 10);
+    let (_, counts) = finish(&mut capture);
+    assert_eq!((counts.offered, counts.delivered), (10, 10));
+    drop(capture);
+    assert!(!ip(&format!("link show {PORT}")).contains("prog/xdp"), "it is still attached");
+}
+
+#[test]
 fn what_cannot_be_opened_is_refused_with_a_reason_and_a_way_out() {
     if !namespace(2) {
         return;

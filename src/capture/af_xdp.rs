@@ -96,7 +96,9 @@ impl AfXdp {
     /// Opens `interface`: one capture for each socket of each queue, by queue and then by socket. Their frames are of
     /// interface number `id`.
     ///
-    /// Worker of a flow, with `n` sockets a queue: see [`Steering`](crate::capture::af_xdp#) in `bpf/rss.h`.
+    /// Where a queue has several sockets, flows are spread over them by the Toeplitz hash of `sensor::rss`, both
+    /// directions alike, fragments by their addresses: with one queue a flow's socket is its worker there. What is not
+    /// IP comes to the first socket of its queue.
     ///
     /// # Errors
     /// [`CaptureError::Live`], with what to do about it; nothing is attached then.
