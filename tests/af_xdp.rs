@@ -494,7 +494,8 @@ fn a_queue_that_another_socket_has_is_busy_for_a_second_and_then_refused() {
     std::thread::scope(|scope| {
         scope.spawn(move || {
             std::thread::sleep(Duration::from_millis(300));
-            drop(other);
+            // The memory has a descriptor of the first socket.
+            drop((other, umem));
         });
         let mut capture = open_one(small());
         send_and_compare(&mut capture, &[frames::udp(1, 1, 100)]);

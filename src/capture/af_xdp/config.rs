@@ -86,9 +86,11 @@ impl Config {
         u64::from(self.frames) * u64::from(self.frame_bytes)
     }
 
-    /// As many entries as there are frames, so that the ring has room for every frame there is, always.
+    /// Twice as many entries as there are frames, so that a frame can always be given back. One for each would not do: the
+    /// kernel hands frames to us before it says that it has taken them off this ring, and without a copy drivers say so only
+    /// when they have used up all that was there when they last looked, while all of those may have come back.
     pub(super) fn fill_ring(&self) -> u32 {
-        self.frames.next_power_of_two()
+        (2 * self.frames).next_power_of_two()
     }
 }
 
@@ -269,7 +271,7 @@ mod tests {
         let config = Config::builder().build().expect("valid");
         assert_eq!(config.room_bytes(), 1792);
         assert_eq!(config.queue_bytes(), 64 << 20);
-        assert!(config.fill_ring() >= config.frames && config.frames > config.rx_ring);
+        assert!(config.fill_ring() == 2 * config.frames && config.frames > config.rx_ring);
     }
 
     #[test]

@@ -88,6 +88,10 @@ mod tests {
         fill: VecDeque<u32>,
         rx: VecDeque<u32>,
         has: Vec<bool>,
+        /// Entries of the fill ring that it saw when it last looked, and those that it took since: only when none is
+        /// left does it say how many it took, and look again.
+        seen: usize,
+        taken_untold: usize,
     }
 
     impl Kernel {
@@ -96,13 +100,21 @@ mod tests {
                 fill: (0..frames).collect(),
                 rx: VecDeque::new(),
                 has: vec![true; frames as usize],
+                seen: 0,
+                taken_untold: 0,
             }
         }
 
         /// Frames arrive: as many of those on the fill ring move to the ring to us.
         fn arrive(&mut self, count: usize) {
-            let count = count.min(self.fill.len());
-            self.rx.extend(self.fill.drain(..count));
+            for _ in 0..count.min(self.fill.len()) {
+                if self.seen == 0 {
+                    (self.seen, self.taken_untold) = (self.fill.len(), 0);
+                }
+                self.seen -= 1;
+                self.taken_untold += 1;
+                self.rx.extend(self.fill.pop_front());
+            }
         }
     }
 
@@ -124,6 +136,11 @@ mod tests {
                 assert!(!had, "frame {frame} was given back twice");
                 self.fill.push_back(frame);
             }
+            // As many entries as `Config::fill_ring` gives it.
+            assert!(
+                self.fill.len() + self.taken_untold <= 2 * self.has.len(),
+                "the fill ring is full"
+            );
         }
     }
 

@@ -192,7 +192,8 @@ impl Rings for Socket {
         // SAFETY:
         // - the frames are of this UMEM and ours: what this function asks for.
         let put = unsafe { fill.ring.produce(frames) };
-        assert_eq!(put, frames.len(), "the fill ring has room for every frame there is");
+        // `Config::fill_ring` says why.
+        assert_eq!(put, frames.len(), "the fill ring always has room");
         if fill.ring.needs_wakeup() {
             sys::wake_up(self.fd());
         }
