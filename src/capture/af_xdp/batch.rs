@@ -126,7 +126,8 @@ impl Batch {
                 room = behind;
                 let mut at = 0;
                 for desc in &rest[..=last] {
-                    // SAFETY: as above.
+                    // SAFETY:
+                    // - as for `first`: it waits like that one, and its bytes are copied before anything goes back.
                     let (part, _) = unsafe { socket.frame(desc) };
                     whole[at..at + part.len()].copy_from_slice(part);
                     at += part.len();

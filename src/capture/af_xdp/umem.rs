@@ -158,11 +158,19 @@ impl Socket {
         if mark != STAMP_MARK {
             return (data, None);
         }
-        // SAFETY: as above. An old stamp must not be taken for a new one when this frame comes again without.
+        // An old stamp must not be taken for a new one when this frame comes again without.
+        // SAFETY:
+        // - the same bytes as were just read, which nobody has borrowed.
         unsafe { stamp.write_unaligned([0, 0]) };
         (data, Some(nanos))
     }
 }
+
+/// A capture is opened by one thread and read by another.
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Socket>();
+};
 
 /// Copied from the kernel's `struct xdp_statistics`, under its names.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
