@@ -345,7 +345,8 @@ mod json {
     use std::hint::black_box;
     use std::time::Instant;
 
-    use flowscope::export::jsonl::{Outcome, push_record};
+    use flowscope::export::jsonl::{Outcome, put_record};
+    use flowscope::export::text::Line;
     use flowscope::flow::{ByFiveTuple, FlowKey};
     use flowscope::{FlowEvent, FlowStats, FlowTracker, Frame, TrackerConfig};
 
@@ -374,13 +375,16 @@ mod json {
     #[inline(never)]
     fn measured_json(records: &[Record], out: &mut Vec<u8>) {
         let outcome = Outcome { reason: "drained", interim: false };
+        let mut line = Line::default();
         for (key, stats) in records {
             // A sink takes a buffer when it is full; this one is filled anew.
             if out.len() > (1 << 20) - 1024 {
                 black_box(&*out);
                 out.clear();
             }
-            push_record(out, key, stats, outcome, true);
+            line.clear();
+            put_record(&mut line, key, stats, &stats.unreported(), outcome, true);
+            out.extend_from_slice(line.as_bytes());
         }
         black_box(&*out);
     }

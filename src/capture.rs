@@ -12,6 +12,7 @@ pub mod file;
 pub mod live;
 pub mod write;
 
+mod map;
 mod merge;
 mod pcap;
 mod pcapng;

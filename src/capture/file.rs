@@ -8,6 +8,7 @@
 use std::io;
 use std::path::Path;
 
+use super::map::Ahead;
 use super::merge::Merge;
 use super::pcap::{HEADER_BYTES, Pcap, Stop};
 use super::pcapng::PcapNg;
@@ -23,27 +24,30 @@ pub const FILES_MAX: usize = 1024;
 const INTERFACES_MAX: usize = 1 << u16::BITS;
 
 /// How capture files are opened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct OpenOptions {
     mmap: bool,
 }
 
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self { mmap: true }
+    }
+}
+
 impl OpenOptions {
-    /// The defaults: files are read, through a buffer that fits the processor's cache.
+    /// The defaults: files are mapped where that is safe.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether regular files that are not compressed are mapped or read (the default).
+    /// Whether regular files that are not compressed may be mapped (the default), or are always read. A map saves the
+    /// kernel's copy of every byte.
     ///
-    /// Reading is the faster one: a record's header says where the next one is, so that over a map each
-    /// frame waits for memory and each page for the kernel. With large frames that is 77 ns a frame
-    /// against 16 (docs/PERFORMANCE.md); with small ones 3 against 5. A map needs no buffer, and shares
-    /// the page cache with whoever else reads the file.
-    ///
-    /// A file that is truncated while it is mapped ends the process with SIGBUS; reading gives an error instead. Say
-    /// no for files that others may truncate or that are on a file system that may vanish. A file that grows is safe:
-    /// it is read as far as it went when it was opened.
+    /// Truncating a file that is mapped ends the process that mapped it (SIGBUS). So files are mapped only under a read
+    /// lease (Linux; the file is ours, or CAP_LEASE; nobody has it open for writing): who wants to write then waits for
+    /// us, and from the next batch on the file is read. The kernel makes them wait 45 s at most. Say no when a batch may
+    /// take longer than that. A file that grows is read as far as it went when it was opened.
     pub fn mmap(mut self, mmap: bool) -> Self {
         self.mmap = mmap;
         self
@@ -194,8 +198,10 @@ impl Capture for CaptureFiles {
         } else if let [reader] = self.readers.as_mut_slice() {
             while reader.is_open() {
                 let mut frames = recycled(std::mem::take(&mut self.scratch));
+                reader.source.advance(&mut reader.at);
                 let (used, stop) = reader.format.parse(
                     rest(&reader.source, reader.at),
+                    Ahead::new(reader.source.is_mapped()),
                     BATCH_FRAMES_MAX,
                     |frame, _| {
                         frames.push(frame);
@@ -311,8 +317,11 @@ impl FileReader {
     /// none only when the file is over. Frames looked at before are no longer at hand afterwards.
     pub(super) fn look_ahead(&mut self, max: usize, mut take: impl FnMut(Frame<'_>, usize)) {
         while self.is_open() {
+            self.source.advance(&mut self.at);
             let (at, mut given) = (self.at, 0);
-            let (used, stop) = self.format.parse(rest(&self.source, at), max, |frame, data_at| {
+            let ahead = Ahead::new(self.source.is_mapped());
+            let bytes = rest(&self.source, at);
+            let (used, stop) = self.format.parse(bytes, ahead, max, |frame, data_at| {
                 given += 1;
                 take(frame, at + data_at);
             });
@@ -373,12 +382,13 @@ impl Format {
     fn parse<'a>(
         &mut self,
         bytes: &'a [u8],
+        ahead: Ahead,
         max: usize,
         take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
         match self {
-            Self::Pcap(pcap) => pcap.parse(bytes, max, take),
-            Self::PcapNg(pcapng) => pcapng.parse(bytes, max, take),
+            Self::Pcap(pcap) => pcap.parse(bytes, ahead, max, take),
+            Self::PcapNg(pcapng) => pcapng.parse(bytes, ahead, max, take),
         }
     }
 

@@ -7,6 +7,7 @@
 //! The parser is our own: records are so plain that a block parser's generality costs more than it saves.
 
 use super::file::Interface;
+use super::map::Ahead;
 use super::{BrokenReason, FRAME_BYTES_MAX};
 use crate::frame::{Frame, LinkType};
 use crate::time::Timestamp;
@@ -89,14 +90,15 @@ impl Pcap {
     pub(super) fn parse<'a>(
         &mut self,
         bytes: &'a [u8],
+        ahead: Ahead,
         max: usize,
         take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
         // The byte order is chosen once a batch, not once a field.
         if self.big_endian {
-            self.records(bytes, max, u32::from_be_bytes, take)
+            self.records(bytes, ahead, max, u32::from_be_bytes, take)
         } else {
-            self.records(bytes, max, u32::from_le_bytes, take)
+            self.records(bytes, ahead, max, u32::from_le_bytes, take)
         }
     }
 
@@ -104,12 +106,14 @@ impl Pcap {
     fn records<'a>(
         &self,
         bytes: &'a [u8],
+        mut ahead: Ahead,
         max: usize,
         u32_of: impl Fn([u8; 4]) -> u32,
         mut take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
         let mut at = 0;
         for _ in 0..max {
+            ahead.of(bytes, at);
             let rest = bytes.get(at..).unwrap_or_default();
             let Some((&[s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3], _)) =
                 rest.split_first_chunk::<RECORD_BYTES>()

@@ -8,6 +8,7 @@
 //! Layout: draft-ietf-opsawg-pcapng, section 4; the obsolete Packet Block is in its appendix A.
 
 use super::file::Interface;
+use super::map::Ahead;
 use super::pcap::Stop;
 use super::{BrokenReason, FRAME_BYTES_MAX};
 use crate::frame::{Frame, LinkType};
@@ -126,12 +127,14 @@ impl PcapNg {
     pub(super) fn parse<'a>(
         &mut self,
         bytes: &'a [u8],
+        mut ahead: Ahead,
         max: usize,
         mut take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
         let (mut at, mut given) = (0, 0);
         // Every turn but the last uses up bytes.
         while given < max {
+            ahead.of(bytes, at);
             let rest = bytes.get(at..).unwrap_or_default();
             match self.step(rest) {
                 Ok(Step::Passed(used)) => at += used,

@@ -4,19 +4,16 @@
 //! them itself and asks for [`Source::more`] when a record is not whole. A buffer never grows past
 //! [`WANTED_BYTES_MAX`], whatever the input says. What is compressed is known by its first bytes, not its name.
 //!
-//! A mapped file that someone truncates while it is read ends the process with SIGBUS: no check can prevent
-//! that. So only uncompressed regular files are mapped, with the size that they had when opened (a file that
-//! grows is read up to there), and [`OpenOptions::mmap`](super::file::OpenOptions::mmap) can say no.
-#![allow(unsafe_code)]
+//! Only uncompressed regular files are mapped, and only where that is [safe](super::map); who maps asks for
+//! [`Source::advance`] before it looks at bytes. A file that grows is read as far as it went when it was opened.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::Mmap;
-
+use super::map::Map;
 use super::pcapng::BLOCK_BYTES_MAX;
 use super::unpack::Unpack;
 
@@ -54,7 +51,7 @@ pub(super) struct Source {
 }
 
 enum Storage {
-    Map(Mmap),
+    Map(Box<Map>),
     /// The first `filled` bytes of `buffer` are at hand.
     Heap {
         buffer: Vec<u8>,
@@ -71,9 +68,9 @@ impl Source {
         let (first, found) = first_bytes(&mut file)?;
         let first = &first[..found];
         if mmap && total.is_some_and(|total| total > 0) && Packing::of(first) == Packing::Plain {
-            // A file system that cannot map says so here; then the file is read instead.
-            if let Ok(map) = map(&file) {
-                return Ok(Self::whole(Storage::Map(map), total));
+            match Map::new(file) {
+                Ok(map) => return Ok(Self::whole(Storage::Map(Box::new(map)), total)),
+                Err(unmapped) => file = unmapped,
             }
         }
         Self::stream(first, Box::new(file), total)
@@ -126,8 +123,41 @@ impl Source {
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
         match &self.storage {
-            Storage::Map(map) => map,
+            Storage::Map(map) => map.bytes(),
             Storage::Heap { buffer, filled } => buffer.get(..*filled).unwrap_or_default(),
+        }
+    }
+
+    /// Whether the bytes at hand come from memory rather than from the processor's cache.
+    pub(super) fn is_mapped(&self) -> bool {
+        matches!(self.storage, Storage::Map(_))
+    }
+
+    /// To be called before bytes from `at` on are looked at. Where a map is not safe any more the file is read from here
+    /// on: the bytes at hand then begin with what was at `at`, which is set to 0.
+    #[inline]
+    pub(super) fn advance(&mut self, at: &mut usize) {
+        if let Storage::Map(map) = &mut self.storage
+            && !map.advance(*at)
+        {
+            self.read_on(at);
+        }
+    }
+
+    #[cold]
+    fn read_on(&mut self, at: &mut usize) {
+        let empty = Storage::Heap { buffer: vec![0; BUFFER_BYTES], filled: 0 };
+        let Storage::Map(map) = std::mem::replace(&mut self.storage, empty) else { return };
+        let mut file = map.into_file();
+        self.base += *at as u64;
+        *at = 0;
+        match file.seek(SeekFrom::Start(self.base)) {
+            Ok(_) => {
+                let taken = Arc::new(AtomicU64::new(self.base));
+                self.reader = Some(Box::new(Counted { inner: file, taken: Arc::clone(&taken) }));
+                self.taken = Some(taken);
+            }
+            Err(error) => self.failure = Some(error),
         }
     }
 
@@ -232,22 +262,6 @@ fn first_bytes(reader: &mut impl Read) -> io::Result<([u8; 4], usize)> {
         }
     }
     Ok((bytes, found))
-}
-
-/// Maps all of `file`, and tells the kernel that it will be read from front to back.
-fn map(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the slice that the map lends must stay readable and must not change while it is borrowed.
-    // - Readable: the map is private to us and unmapped only when dropped, after every borrow of it. A file that is
-    //   truncated meanwhile raises SIGBUS, which ends the process: loud, and not undefined behaviour. The module's
-    //   documentation says so and the caller can choose not to map.
-    // - Unchanged: nobody in this process writes to the file. Another process may. Every parser over these bytes
-    //   takes each field out once, by value, and checks the value it took, and every slice it makes is bounded by
-    //   the map's length, never by what a field says: changed bytes can give wrong frames, not bad accesses.
-    let map = unsafe { Mmap::map(file)? };
-    // Only advice: without it the file is read as well, if with less read ahead.
-    #[cfg(unix)]
-    let _ = map.advise(memmap2::Advice::Sequential);
-    Ok(map)
 }
 
 /// Counts what is read through it.

@@ -5,12 +5,10 @@
 //! ([`FlowStats::unreported`]), so that records of a flow add up; flags, history and state are
 //! those since the flow began.
 
-use std::io::Write;
-
 use super::community_id::{self, Endpoints};
-use super::text::{push_flags, push_ip, push_seconds, push_time, push_u64};
+use super::text::Line;
 use crate::flow::extract::reply_type;
-use crate::flow::{FiveTuple, FlowKey, FlowStats, TcpState};
+use crate::flow::{FiveTuple, FlowKey, FlowStats, TcpState, Totals};
 use crate::net::{IpProto, Side};
 
 /// What a record says beside the flow's numbers.
@@ -22,88 +20,85 @@ pub struct Outcome {
     pub interim: bool,
 }
 
-/// Appends the record of a flow, with its line end.
-pub fn push_record(
-    out: &mut Vec<u8>,
+/// Puts the record of a flow, with its line end. `totals` is what the record tells: [`FlowStats::unreported`].
+pub fn put_record(
+    line: &mut Line,
     key: &FlowKey,
     stats: &FlowStats,
+    totals: &Totals,
     outcome: Outcome,
     with_community_id: bool,
 ) {
     let tuple = key.from_end(stats.initiator_end);
-    let totals = stats.unreported();
-    out.extend_from_slice(b"{\"src_ip\":\"");
-    push_ip(out, tuple.src, tuple.version);
-    out.extend_from_slice(b"\",\"src_port\":");
+    line.put(b"{\"src_ip\":\"");
+    line.ip(tuple.src, tuple.version);
     let (src_port, dst_port) = printed_ports(&tuple, stats);
-    push_u64(out, u64::from(src_port));
-    out.extend_from_slice(b",\"dst_ip\":\"");
-    push_ip(out, tuple.dst, tuple.version);
-    out.extend_from_slice(b"\",\"dst_port\":");
-    push_u64(out, u64::from(dst_port));
-    number(out, b",\"proto\":", u64::from(tuple.proto.0));
-    number(out, b",\"packets_initiator\":", totals.packets[Side::Initiator as usize]);
-    number(out, b",\"packets_responder\":", totals.packets[Side::Responder as usize]);
-    number(out, b",\"bytes_initiator\":", totals.bytes[Side::Initiator as usize]);
-    number(out, b",\"bytes_responder\":", totals.bytes[Side::Responder as usize]);
-    out.extend_from_slice(b",\"reason\":\"");
-    out.extend_from_slice(outcome.reason.as_bytes());
-    out.extend_from_slice(b"\",\"start\":\"");
-    push_time(out, totals.first);
-    out.extend_from_slice(b"\",\"end\":\"");
-    push_time(out, totals.last);
-    out.extend_from_slice(b"\",\"duration\":");
-    push_seconds(out, totals.last.nanos_since(totals.first));
+    number(line, b"\",\"src_port\":", u64::from(src_port));
+    line.put(b",\"dst_ip\":\"");
+    line.ip(tuple.dst, tuple.version);
+    number(line, b"\",\"dst_port\":", u64::from(dst_port));
+    number(line, b",\"proto\":", u64::from(tuple.proto.0));
+    number(line, b",\"packets_initiator\":", totals.packets[Side::Initiator as usize]);
+    number(line, b",\"packets_responder\":", totals.packets[Side::Responder as usize]);
+    number(line, b",\"bytes_initiator\":", totals.bytes[Side::Initiator as usize]);
+    number(line, b",\"bytes_responder\":", totals.bytes[Side::Responder as usize]);
+    line.put(b",\"reason\":\"");
+    line.put_all(outcome.reason.as_bytes());
+    line.put(b"\",\"start\":\"");
+    line.time(totals.first);
+    line.put(b"\",\"end\":\"");
+    line.time(totals.last);
+    line.put(b"\",\"duration\":");
+    line.seconds(totals.last.nanos_since(totals.first));
     if outcome.interim {
-        out.extend_from_slice(b",\"interim\":true");
+        line.put(b",\"interim\":true");
     }
     if let Some(vlan) = stats.vlan {
-        number(out, b",\"vlan\":", u64::from(vlan));
+        number(line, b",\"vlan\":", u64::from(vlan));
     }
     if let Some(state) = stats.tcp_state {
-        push_tcp(out, stats, state);
+        put_tcp(line, stats, state);
     }
     if matches!(tuple.proto, IpProto::ICMP | IpProto::ICMPV6) {
-        number(out, b",\"icmp_type\":", u64::from(src_port));
-        number(out, b",\"icmp_code\":", u64::from(dst_port));
-        number(out, b",\"icmp_id\":", u64::from(tuple.dst_port));
+        number(line, b",\"icmp_type\":", u64::from(src_port));
+        number(line, b",\"icmp_code\":", u64::from(dst_port));
+        number(line, b",\"icmp_id\":", u64::from(tuple.dst_port));
     }
     if stats.icmp_errors != 0 {
-        number(out, b",\"icmp_errors\":", u64::from(stats.icmp_errors));
+        number(line, b",\"icmp_errors\":", u64::from(stats.icmp_errors));
     }
     if with_community_id {
-        out.extend_from_slice(b",\"community_id\":\"");
-        out.extend_from_slice(&community_id::text(&endpoints(&tuple, (src_port, dst_port)), 0));
-        out.push(b'"');
+        line.put(b",\"community_id\":\"");
+        line.put(&community_id::text(&endpoints(&tuple, (src_port, dst_port)), 0));
+        line.put(b"\"");
     }
-    out.extend_from_slice(b"}\n");
+    line.put(b"}\n");
 }
 
-fn number(out: &mut Vec<u8>, name: &[u8], value: u64) {
-    out.extend_from_slice(name);
-    push_u64(out, value);
+#[inline(always)]
+fn number<const N: usize>(line: &mut Line, name: &[u8; N], value: u64) {
+    line.put(name);
+    line.number(value);
 }
 
-fn push_tcp(out: &mut Vec<u8>, stats: &FlowStats, state: TcpState) {
-    out.extend_from_slice(b",\"tcp_state\":\"");
-    out.extend_from_slice(state_label(state).as_bytes());
-    out.extend_from_slice(b"\",\"flags_initiator\":\"");
-    push_flags(out, stats.initiator.tcp_flags);
-    out.extend_from_slice(b"\",\"flags_responder\":\"");
-    push_flags(out, stats.responder.tcp_flags);
-    out.extend_from_slice(b"\",\"history\":\"");
-    // Writing to a vector cannot fail.
-    let _ = write!(out, "{}", stats.history);
-    out.push(b'"');
-    number(out, b",\"retransmitted_initiator\":", u64::from(stats.initiator.retransmitted));
-    number(out, b",\"retransmitted_responder\":", u64::from(stats.responder.retransmitted));
-    number(out, b",\"out_of_order_initiator\":", u64::from(stats.initiator.out_of_order));
-    number(out, b",\"out_of_order_responder\":", u64::from(stats.responder.out_of_order));
-    out.extend_from_slice(if stats.midstream {
-        b",\"midstream\":true"
+fn put_tcp(line: &mut Line, stats: &FlowStats, state: TcpState) {
+    line.put(b",\"tcp_state\":\"");
+    line.put_all(state_label(state).as_bytes());
+    line.put(b"\",\"flags_initiator\":\"");
+    line.flags(stats.initiator.tcp_flags);
+    line.put(b"\",\"flags_responder\":\"");
+    line.flags(stats.responder.tcp_flags);
+    line.put(b"\",\"history\":\"");
+    line.history(stats.history);
+    number(line, b"\",\"retransmitted_initiator\":", u64::from(stats.initiator.retransmitted));
+    number(line, b",\"retransmitted_responder\":", u64::from(stats.responder.retransmitted));
+    number(line, b",\"out_of_order_initiator\":", u64::from(stats.initiator.out_of_order));
+    number(line, b",\"out_of_order_responder\":", u64::from(stats.responder.out_of_order));
+    if stats.midstream {
+        line.put(b",\"midstream\":true");
     } else {
-        b",\"midstream\":false"
-    });
+        line.put(b",\"midstream\":false");
+    }
 }
 
 /// The ports as printed: for ICMP the type and the code of the first packet, as the other tools have it.
@@ -136,5 +131,61 @@ fn state_label(state: TcpState) -> &'static str {
         TcpState::LastAck => "last_ack",
         TcpState::TimeWait => "time_wait",
         TcpState::Closed => "closed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::{History, SideStats};
+    use crate::net::{Addr, End, IpVersion, TcpFlags};
+    use crate::time::Timestamp;
+
+    #[test]
+    fn the_longest_record_fits_its_line() {
+        let side = SideStats {
+            packets: u64::MAX,
+            bytes: u64::MAX,
+            tcp_flags: TcpFlags(0xff),
+            retransmitted: u32::MAX,
+            out_of_order: u32::MAX,
+        };
+        let mut history = History::default();
+        (0..History::MAX_LETTERS)
+            .for_each(|_| history.push(crate::flow::history::Mark::Syn, End::A));
+        let stats = FlowStats {
+            first: Timestamp::ZERO,
+            last: Timestamp::MAX,
+            initiator_end: End::A,
+            initiator: side,
+            responder: side,
+            proto: IpProto::ICMPV6,
+            vlan: Some(4095),
+            tcp_state: Some(TcpState::SynReceived),
+            midstream: false,
+            history,
+            reply_first: false,
+            icmp_errors: u32::MAX,
+            reported: Totals::default(),
+            updates: 0,
+        };
+        let key = FlowKey {
+            a: Addr([0xab; 16]),
+            b: Addr([0xcd; 16]),
+            port_a: u16::MAX,
+            port_b: u16::MAX,
+            proto: IpProto::ICMPV6,
+            version: IpVersion::V6,
+            scope: Default::default(),
+        };
+        let mut line = Line::default();
+        let outcome = Outcome { reason: "a_reason_longer_than_any_there_is", interim: true };
+        put_record(&mut line, &key, &stats, &stats.unreported(), outcome, true);
+        assert!(!line.is_cut());
+        let text = std::str::from_utf8(line.as_bytes()).unwrap();
+        assert!(text.starts_with("{\"src_ip\":\"abab:"), "{text}");
+        assert!(text.ends_with("=\"}\n"), "{text}");
+        // Words are stored whole: there must be room behind the last one that counts.
+        assert!(text.len() < 900, "{} bytes", text.len());
     }
 }

@@ -8,13 +8,11 @@ use std::time::Instant;
 
 use super::jsonl::{self, Outcome};
 use super::sink::{CHUNK_BYTES, Chunk, SinkHandle};
+use super::text::{LINE_BYTES_MAX, Line};
 use crate::event::{EndReason, EventSink, FlowEvent};
 use crate::flow::{FlowKey, FlowStats};
 use crate::net::L4;
 use crate::obs::end_reason_label;
-
-/// A record may be this long at most; a buffer with less room is handed over.
-const RECORD_BYTES_MAX: usize = 1024;
 
 /// What the events of one worker added up to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +38,7 @@ pub struct EventCounts {
 pub struct RecordWriter {
     sinks: Vec<SinkHandle>,
     chunk: Chunk,
+    line: Box<Line>,
     chunk_since: Instant,
     with_community_id: bool,
     counts: EventCounts,
@@ -52,6 +51,7 @@ impl RecordWriter {
         Self {
             sinks,
             chunk: Chunk { bytes, records: 0 },
+            line: Box::default(),
             chunk_since: Instant::now(),
             with_community_id,
             counts: EventCounts::default(),
@@ -88,13 +88,17 @@ impl RecordWriter {
 
     fn record(&mut self, key: &FlowKey, stats: &FlowStats, outcome: Outcome) {
         self.counts.records += 1;
-        self.counts.packets_told += stats.unreported().packets.iter().sum::<u64>();
+        let totals = stats.unreported();
+        self.counts.packets_told += totals.packets.iter().sum::<u64>();
         if self.sinks.is_empty() {
             return;
         }
-        jsonl::push_record(&mut self.chunk.bytes, key, stats, outcome, self.with_community_id);
+        self.line.clear();
+        jsonl::put_record(&mut self.line, key, stats, &totals, outcome, self.with_community_id);
+        debug_assert!(!self.line.is_cut(), "a test holds the longest record to the line's room");
+        self.chunk.bytes.extend_from_slice(self.line.as_bytes());
         self.chunk.records += 1;
-        if self.chunk.bytes.len() + RECORD_BYTES_MAX > CHUNK_BYTES {
+        if self.chunk.bytes.len() + LINE_BYTES_MAX > CHUNK_BYTES {
             self.flush();
         }
     }

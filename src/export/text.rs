@@ -1,61 +1,240 @@
-//! Numbers, addresses and times as text, appended to a byte buffer without allocation.
+//! Numbers, addresses and times as text, in a line of fixed room.
 //!
-//! Contract: every function only appends, and what it appends needs no escaping in JSON.
+//! Contract: no allocation, no formatting machinery, and what is put needs no escaping in JSON. A line that is full takes
+//! nothing more and says so; what a caller puts fits, which tests hold it to. Short things are stored as fixed-size words, of
+//! which only the front counts: a copy of variable length is a call.
 
+use crate::flow::History;
 use crate::net::{Addr, IpVersion, TcpFlags};
 use crate::time::Timestamp;
 
-/// A decimal number.
-#[inline]
-pub fn push_u64(out: &mut Vec<u8>, value: u64) {
-    out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes());
+/// Room of a line. The longest record takes less than 900 bytes.
+pub const LINE_BYTES_MAX: usize = 1024;
+
+/// One line of text under construction.
+#[derive(Clone, Debug)]
+pub struct Line {
+    bytes: [u8; LINE_BYTES_MAX],
+    len: usize,
+    is_cut: bool,
+    /// The day that was put last, and its text: most times of a capture are of one day.
+    day: u64,
+    day_text: [u8; DAY_BYTES],
 }
 
-/// An IP address: dotted decimal, or the form of RFC 5952 (with mapped addresses in
-/// hexadecimal, section 5 leaves the choice).
-pub fn push_ip(out: &mut Vec<u8>, addr: Addr, version: IpVersion) {
-    match version {
-        IpVersion::V4 => {
-            let [.., a, b, c, d] = addr.0;
-            push_octet(out, a);
-            for octet in [b, c, d] {
-                out.push(b'.');
-                push_octet(out, octet);
+/// `2024-05-01T`
+const DAY_BYTES: usize = 11;
+
+impl Default for Line {
+    fn default() -> Self {
+        let (bytes, day_text) = ([0; LINE_BYTES_MAX], day_text(0));
+        Self { bytes, len: 0, is_cut: false, day: 0, day_text }
+    }
+}
+
+impl Line {
+    /// Begins anew.
+    pub fn clear(&mut self) {
+        self.len = 0;
+        self.is_cut = false;
+    }
+
+    /// What was put.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// Whether something did not fit.
+    pub fn is_cut(&self) -> bool {
+        self.is_cut
+    }
+
+    /// Text of a length that is known: mostly a literal.
+    #[inline(always)]
+    pub fn put<const N: usize>(&mut self, text: &[u8; N]) {
+        self.word(*text, N);
+    }
+
+    /// Text of any length.
+    pub fn put_all(&mut self, text: &[u8]) {
+        match self.bytes.get_mut(self.len..self.len + text.len()) {
+            Some(room) => {
+                room.copy_from_slice(text);
+                self.len += text.len();
             }
+            None => self.is_cut = true,
         }
-        IpVersion::V6 => push_v6(out, &addr.0),
+    }
+
+    /// The first `len` bytes of `word`.
+    #[inline(always)]
+    fn word<const N: usize>(&mut self, word: [u8; N], len: usize) {
+        match self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut::<N>) {
+            Some(room) => {
+                *room = word;
+                self.len += len;
+            }
+            None => self.is_cut = true,
+        }
+    }
+
+    /// A decimal number.
+    #[inline]
+    pub fn number(&mut self, value: u64) {
+        match value {
+            0..10 => self.word([b'0' + value as u8], 1),
+            10..10_000 => {
+                // All four digits, shifted so that the first one that counts comes first.
+                let digits = u32::from_le_bytes(four_digits(value as u32));
+                let leading = u32::from(value < 100) + u32::from(value < 1000);
+                self.word((digits >> (8 * leading)).to_le_bytes(), 4 - leading as usize);
+            }
+            _ => self.put_all(itoa::Buffer::new().format(value).as_bytes()),
+        }
+    }
+
+    /// An IP address: dotted decimal, or the form of RFC 5952 (with mapped addresses in hexadecimal, section 5 leaves
+    /// the choice).
+    pub fn ip(&mut self, addr: Addr, version: IpVersion) {
+        match version {
+            IpVersion::V4 => {
+                for octet in addr.v4_bits().to_be_bytes() {
+                    let text = OCTETS[usize::from(octet)];
+                    self.word(text, octet_len(octet) + 1);
+                }
+                // The last dot.
+                self.len = self.len.saturating_sub(1);
+            }
+            IpVersion::V6 => self.ip_v6(&addr.0),
+        }
+    }
+
+    fn ip_v6(&mut self, bytes: &[u8; 16]) {
+        let mut groups = [0u16; 8];
+        for (group, pair) in groups.iter_mut().zip(bytes.chunks_exact(2)) {
+            *group = u16::from_be_bytes([pair[0], pair[1]]);
+        }
+        let gap = longest_zero_run(&groups);
+        let mut index = 0;
+        while index < groups.len() {
+            if index == gap.start && !gap.is_empty() {
+                self.put(b"::");
+                index = gap.end;
+                continue;
+            }
+            if index != 0 && index != gap.end {
+                self.put(b":");
+            }
+            self.hex_group(groups[index]);
+            index += 1;
+        }
+    }
+
+    fn hex_group(&mut self, group: u16) {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let leading = ((group | 1).leading_zeros() / 4) as usize;
+        let mut word = [0; 4];
+        for (digit, nibble) in word.iter_mut().zip(leading..4) {
+            *digit = DIGITS[usize::from(group >> (12 - 4 * nibble) & 0xf)];
+        }
+        self.word(word, 4 - leading);
+    }
+
+    /// A time in RFC 3339, UTC, with nanoseconds: `2024-05-01T12:00:00.000000001Z`.
+    pub fn time(&mut self, time: Timestamp) {
+        let nanos = time.as_nanos();
+        let (secs, nanos) = (nanos / SECOND_NS, nanos % SECOND_NS);
+        let (day, of_day) = (secs / 86_400, secs % 86_400);
+        if day != self.day {
+            (self.day, self.day_text) = (day, day_text(day));
+        }
+        let day_text = self.day_text;
+        self.put(&day_text);
+        let [h0, h1] = two_digits(of_day / 3600);
+        let [m0, m1] = two_digits(of_day / 60 % 60);
+        let [s0, s1] = two_digits(of_day % 60);
+        self.put(&[h0, h1, b':', m0, m1, b':', s0, s1, b'.']);
+        self.put(&nine_digits(nanos));
+        self.put(b"Z");
+    }
+
+    /// Nanoseconds as seconds with nine decimals: `1.500000000`.
+    pub fn seconds(&mut self, nanos: u64) {
+        self.number(nanos / SECOND_NS);
+        self.put(b".");
+        self.put(&nine_digits(nanos % SECOND_NS));
+    }
+
+    /// TCP flags as letters in header order, only those that are set; nothing when none is.
+    #[inline]
+    pub fn flags(&mut self, flags: TcpFlags) {
+        let mut word = [0; 9];
+        let mut len = 0;
+        for (bit, letter) in (0..8).rev().zip(*b"CEUAPRSF") {
+            // Overwritten by the next one when it is not set.
+            word[len] = letter;
+            len += usize::from(flags.0 >> bit & 1);
+        }
+        self.word(word, len);
+    }
+
+    /// The letters of a connection's history.
+    #[inline]
+    pub fn history(&mut self, history: History) {
+        let mut word = [0; History::MAX_LETTERS];
+        let mut len = 0;
+        for (room, letter) in word.iter_mut().zip(history.letters()) {
+            *room = letter as u8;
+            len += 1;
+        }
+        self.word(word, len);
     }
 }
 
-fn push_octet(out: &mut Vec<u8>, octet: u8) {
-    if octet >= 100 {
-        out.push(b'0' + octet / 100);
+const SECOND_NS: u64 = 1_000_000_000;
+
+/// Each octet's digits and a dot.
+const OCTETS: [[u8; 4]; 256] = {
+    let mut table = [[b'.'; 4]; 256];
+    let mut octet = 0;
+    while octet < 256 {
+        let digits = four_digits(octet as u32);
+        let leading = 4 - octet_len(octet as u8);
+        let mut at = leading;
+        while at < 4 {
+            table[octet][at - leading] = digits[at];
+            at += 1;
+        }
+        octet += 1;
     }
-    if octet >= 10 {
-        out.push(b'0' + octet / 10 % 10);
-    }
-    out.push(b'0' + octet % 10);
+    table
+};
+
+const fn octet_len(octet: u8) -> usize {
+    1 + (octet >= 10) as usize + (octet >= 100) as usize
 }
 
-fn push_v6(out: &mut Vec<u8>, bytes: &[u8; 16]) {
-    let mut groups = [0u16; 8];
-    for (group, pair) in groups.iter_mut().zip(bytes.chunks_exact(2)) {
-        *group = u16::from_be_bytes([pair[0], pair[1]]);
-    }
-    let gap = longest_zero_run(&groups);
-    let mut index = 0;
-    while index < groups.len() {
-        if index == gap.start && !gap.is_empty() {
-            out.extend_from_slice(b"::");
-            index = gap.end;
-            continue;
-        }
-        if index != 0 && index != gap.end {
-            out.push(b':');
-        }
-        push_hex_group(out, groups[index]);
-        index += 1;
-    }
+/// Of a number below 100.
+#[inline]
+const fn two_digits(value: u64) -> [u8; 2] {
+    [b'0' + (value / 10) as u8, b'0' + (value % 10) as u8]
+}
+
+/// Of a number below 10 000.
+#[inline]
+const fn four_digits(value: u32) -> [u8; 4] {
+    let (high, low) = (value / 100, value % 100);
+    let ([a, b], [c, d]) = (two_digits(high as u64), two_digits(low as u64));
+    [a, b, c, d]
+}
+
+/// Of a number below 1 000 000 000.
+#[inline]
+fn nine_digits(value: u64) -> [u8; 9] {
+    let (high, rest) = (value / 100_000_000, value % 100_000_000);
+    let [a, b, c, d] = four_digits((rest / 10_000) as u32);
+    let [e, f, g, h] = four_digits((rest % 10_000) as u32);
+    [b'0' + high as u8, a, b, c, d, e, f, g, h]
 }
 
 /// The first of the longest runs of two zero groups or more (RFC 5952 section 4.2); else empty.
@@ -73,34 +252,12 @@ fn longest_zero_run(groups: &[u16; 8]) -> std::ops::Range<usize> {
     if best.is_empty() { usize::MAX..usize::MAX } else { best }
 }
 
-fn push_hex_group(out: &mut Vec<u8>, group: u16) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let first = 3 - (u16::BITS - 1 - (group | 1).leading_zeros()) / 4;
-    for nibble in first..4 {
-        out.push(DIGITS[usize::from(group >> (12 - 4 * nibble) & 0xf)]);
-    }
-}
-
-/// A time in RFC 3339, UTC, with nanoseconds: `2024-05-01T12:00:00.000000001Z`.
-pub fn push_time(out: &mut Vec<u8>, time: Timestamp) {
-    let nanos = time.as_nanos();
-    let (secs, nanos) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
-    let (days, of_day) = (secs / 86_400, secs % 86_400);
+/// Days since 1970-01-01, which end in the year 2554 with the nanoseconds of a timestamp.
+fn day_text(days: u64) -> [u8; DAY_BYTES] {
     let (year, month, day) = civil(days);
-    push_padded(out, year, 4);
-    out.push(b'-');
-    push_padded(out, month, 2);
-    out.push(b'-');
-    push_padded(out, day, 2);
-    out.push(b'T');
-    push_padded(out, of_day / 3600, 2);
-    out.push(b':');
-    push_padded(out, of_day / 60 % 60, 2);
-    out.push(b':');
-    push_padded(out, of_day % 60, 2);
-    out.push(b'.');
-    push_padded(out, nanos, 9);
-    out.push(b'Z');
+    let [y0, y1, y2, y3] = four_digits(year as u32);
+    let ([m0, m1], [d0, d1]) = (two_digits(month), two_digits(day));
+    [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T']
 }
 
 /// Days since 1970-01-01 as year, month and day of the Gregorian calendar, counted in eras of 400
@@ -117,48 +274,39 @@ fn civil(days: u64) -> (u64, u64, u64) {
     (year_of_era + era * 400 + u64::from(month <= 2), month, day)
 }
 
-/// Nanoseconds as seconds with nine decimals: `1.500000000`.
-pub fn push_seconds(out: &mut Vec<u8>, nanos: u64) {
-    push_u64(out, nanos / 1_000_000_000);
-    out.push(b'.');
-    push_padded(out, nanos % 1_000_000_000, 9);
-}
-
-/// The low `width` decimal digits, at most 9.
-fn push_padded(out: &mut Vec<u8>, value: u64, width: usize) {
-    let mut digits = [b'0'; 9];
-    let mut rest = value;
-    for digit in digits[..width].iter_mut().rev() {
-        *digit = b'0' + (rest % 10) as u8;
-        rest /= 10;
-    }
-    out.extend_from_slice(&digits[..width]);
-}
-
-/// TCP flags as letters in header order, only those that are set; nothing when none is.
-pub fn push_flags(out: &mut Vec<u8>, flags: TcpFlags) {
-    for (bit, letter) in (0..8).rev().zip(*b"CEUAPRSF") {
-        if flags.0 & 1 << bit != 0 {
-            out.push(letter);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::net::Ipv6Addr;
 
-    fn text(push: impl FnOnce(&mut Vec<u8>)) -> String {
-        let mut out = Vec::new();
-        push(&mut out);
-        String::from_utf8(out).unwrap()
+    fn text(put: impl FnOnce(&mut Line)) -> String {
+        let mut line = Line::default();
+        put(&mut line);
+        assert!(!line.is_cut());
+        String::from_utf8(line.as_bytes().to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_line_that_is_full_says_so() {
+        let mut line = Line::default();
+        for _ in 0..LINE_BYTES_MAX / 8 {
+            line.put(b"8 bytes.");
+        }
+        assert!(!line.is_cut());
+        line.put(b"!");
+        line.put_all(b"!");
+        line.number(12);
+        assert!(line.is_cut());
+        assert_eq!(line.as_bytes().len(), LINE_BYTES_MAX);
+        line.clear();
+        line.put(b"!");
+        assert_eq!((line.as_bytes(), line.is_cut()), (&b"!"[..], false));
     }
 
     #[test]
     fn times_are_rfc_3339() {
-        let at = |secs, nanos| text(|out| push_time(out, Timestamp::new(secs, nanos)));
+        let at = |secs, nanos| text(|out| out.time(Timestamp::new(secs, nanos)));
         assert_eq!(at(0, 0), "1970-01-01T00:00:00.000000000Z");
         assert_eq!(at(951_782_400, 1), "2000-02-29T00:00:00.000000001Z");
         assert_eq!(at(1_317_146_840, 497_541_000), "2011-09-27T18:07:20.497541000Z");
@@ -168,14 +316,14 @@ mod tests {
 
     #[test]
     fn seconds_keep_their_nanoseconds() {
-        assert_eq!(text(|out| push_seconds(out, 1_500_000_007)), "1.500000007");
-        assert_eq!(text(|out| push_seconds(out, 0)), "0.000000000");
+        assert_eq!(text(|out| out.seconds(1_500_000_007)), "1.500000007");
+        assert_eq!(text(|out| out.seconds(0)), "0.000000000");
     }
 
     #[test]
     fn flags_are_letters() {
-        assert_eq!(text(|out| push_flags(out, TcpFlags(0x12))), "AS");
-        assert_eq!(text(|out| push_flags(out, TcpFlags(0))), "");
+        assert_eq!(text(|out| out.flags(TcpFlags(0x12))), "AS");
+        assert_eq!(text(|out| out.flags(TcpFlags(0))), "");
     }
 
     #[test]
@@ -190,24 +338,30 @@ mod tests {
             "fe80::a:0:0:1",
         ] {
             let addr: Ipv6Addr = expected.parse().unwrap();
-            let found = text(|out| push_ip(out, Addr(addr.octets()), IpVersion::V6));
+            let found = text(|out| out.ip(Addr(addr.octets()), IpVersion::V6));
             assert_eq!(found, addr.to_string());
         }
     }
 
     proptest! {
         #[test]
+        fn numbers_read_as_they_were(shift in 0..64u32, value: u64) {
+            let value = value >> shift;
+            prop_assert_eq!(text(|out| out.number(value)), value.to_string());
+        }
+
+        #[test]
         fn addresses_read_as_the_standard_library_writes_them(
             words in proptest::array::uniform8(prop_oneof![Just(0u16), any::<u16>()]),
             v4 in any::<[u8; 4]>(),
         ) {
             let v6 = Ipv6Addr::from(words);
-            let found = text(|out| push_ip(out, Addr(v6.octets()), IpVersion::V6));
+            let found = text(|out| out.ip(Addr(v6.octets()), IpVersion::V6));
             if v6.to_ipv4_mapped().is_none() {
                 prop_assert_eq!(&found, &v6.to_string());
             }
             prop_assert_eq!(found.parse::<Ipv6Addr>().unwrap(), v6);
-            let found = text(|out| push_ip(out, Addr::v4(v4), IpVersion::V4));
+            let found = text(|out| out.ip(Addr::v4(v4), IpVersion::V4));
             prop_assert_eq!(found, std::net::Ipv4Addr::from(v4).to_string());
         }
     }

@@ -114,8 +114,12 @@ impl<K: Copy> Hot<K> {
     #[inline]
     pub fn touch(&mut self, ts: Timestamp, now: Timestamp) {
         self.last = self.last.max(ts);
+        // `now` is at least `ts`; a whole unit behind it is rare.
         let skew = now.nanos_since(self.last) >> COARSE_SHIFT;
-        self.skew = if skew == 0 { 0 } else { u32::try_from(skew + 1).unwrap_or(u32::MAX) };
+        self.skew = 0;
+        if skew != 0 {
+            self.skew = u32::try_from(skew + 1).unwrap_or(u32::MAX);
+        }
     }
 
     /// Everything a flow adds up to.

@@ -3,7 +3,7 @@
 use std::hash::Hash;
 
 use super::key::{FiveTuple, FlowKey, FlowLabel, IpPair, MacPair, Scope};
-use crate::decode::{IcmpHeader, Layers, Transport};
+use crate::decode::{IcmpHeader, Layers, Transport, VlanStack};
 use crate::net::{End, IpProto};
 
 /// A key and the end of it that sent the frame.
@@ -46,10 +46,10 @@ impl ByFiveTuple {
         };
         let mut scope = Scope::default();
         if self.vlan {
-            let depth = usize::from(layers.vlans.depth.min(2));
-            for (slot, id) in scope.vlans.iter_mut().zip(&layers.vlans.ids[..depth]) {
-                *slot = id + 1;
-            }
+            // Constant indices: one that is not keeps all of `layers` in memory.
+            let VlanStack { ids: [outer, inner], depth } = layers.vlans;
+            let tag = |at: u8, id: u16| if depth > at { id + 1 } else { 0 };
+            scope.vlans = [tag(0, outer), tag(1, inner)];
         }
         if self.interface {
             scope.interface = layers.interface.saturating_add(1);

@@ -1,7 +1,7 @@
 //! The flows of a tracker: slab, table and wheel, and what one packet or one deadline does to them.
 //!
 //! Invariants: a slot is live exactly when its tag and index are in the table, and then it is in the
-//! wheel exactly once. `live packets + packets in ended flows = packets accounted`.
+//! wheel exactly once, and then its entry has counted packets. `live packets + packets in ended flows = packets accounted`.
 
 use std::collections::HashMap;
 
@@ -20,10 +20,14 @@ use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::frame::Frame;
 use crate::net::L4;
 use crate::obs::{Hooks, hook};
+use crate::prefetch::prefetch;
 use crate::time::{Timestamp, duration_ns};
 
 /// How many lazily scheduled flows an eviction looks at to find one that is really the most idle.
 const EVICTION_TRIES: usize = 8;
+
+/// How many due flows are taken out of the wheel before the first of them is looked at.
+const EXPIRED_TOGETHER: usize = 16;
 
 /// An idle timeout of the caller's choice for a key, instead of the configured ones.
 pub(super) type IdleOverride<K> = Box<dyn Fn(&K) -> Option<std::time::Duration> + Send>;
@@ -81,8 +85,6 @@ pub(super) struct Flows<K> {
     /// The latest time seen.
     pub clock: Timestamp,
     pub counters: TrackerCounters,
-    /// Changes whenever a slot is taken or given back: a slot found before is then looked up again.
-    pub generation: u64,
 }
 
 impl<K: Copy + Eq> Flows<K> {
@@ -102,7 +104,6 @@ impl<K: Copy + Eq> Flows<K> {
             emit_packets: config.emit_packets,
             clock: Timestamp::ZERO,
             counters: TrackerCounters::default(),
-            generation: 0,
         }
     }
 
@@ -114,16 +115,44 @@ impl<K: Copy + Eq> Flows<K> {
         self.max_flows
     }
 
-    /// The slot that probably has the key: touches the bucket only.
+    /// The slot that probably has the key: looks at buckets only.
     #[inline]
     pub fn peek(&self, hash: u64) -> Option<u32> {
         self.table.peek(tag(hash))
     }
 
-    /// Whether a slot has the key; touches the entry.
+    /// Whether a slot that was found before is the live flow with this key.
     #[inline]
-    pub fn has_key(&self, slot: u32, key: &K) -> bool {
-        self.hot.get(slot as usize).is_some_and(|hot| hot.key == *key)
+    pub fn is(&self, slot: u32, key: &K) -> bool {
+        self.hot.get(slot as usize).is_some_and(|hot| hot.key == *key && hot.total_packets() != 0)
+    }
+
+    /// Asks for the bucket where the search for a key begins.
+    #[inline]
+    pub fn prefetch_bucket(&self, hash: u64) {
+        self.table.prefetch(tag(hash));
+    }
+
+    /// Asks for both lines of an entry.
+    #[inline]
+    pub fn prefetch_hot(&self, slot: u32) {
+        if let Some(hot) = self.hot.get(slot as usize) {
+            prefetch(hot);
+            prefetch(&hot.key);
+        }
+    }
+
+    /// Asks for what a packet will change beyond the hot entry.
+    #[inline]
+    pub fn prefetch_cold(&self, slot: u32, packet: &Packet<K>) {
+        if let Some(tcp) = &packet.tcp
+            && let Some(hot) = self.hot.get(slot as usize)
+            && !hot.track.looks_common(packet.end, tcp, packet.payload.wire)
+            && let Some(cold) = self.cold.get(slot as usize)
+        {
+            prefetch(cold);
+            self.wheel.prefetch(slot);
+        }
     }
 
     #[inline]
@@ -322,7 +351,6 @@ impl<K: Copy + Eq> Flows<K> {
         };
         let inserted = self.table.insert(tag, slot);
         debug_assert!(inserted, "room was made before");
-        self.generation += 1;
         self.counters.created += 1;
         let l4 = packet.proto.l4();
         hook!(ears.hooks.flow_created(l4));
@@ -418,8 +446,8 @@ impl<K: Copy + Eq> Flows<K> {
         debug_assert!(removed, "a live slot is in the table");
         self.wheel.cancel(slot);
         self.free.push(slot);
-        self.generation += 1;
         self.tell_end(slot, reason, ears);
+        self.hot[slot as usize].packets = [0; 2];
     }
 
     fn tell_end<O: FlowObserver<K>, S: EventSink<K>>(
@@ -474,22 +502,54 @@ impl<K: Copy + Eq> Flows<K> {
         ears: &mut Ears<'_, O, S>,
     ) -> bool {
         self.clock = self.clock.max(now);
-        for _ in 0..budget {
-            let Some(slot) = self.wheel.pop_due(self.clock) else { return false };
-            let hot = &self.hot[slot as usize];
-            let quiet_ns = self.clock.nanos_since(hot.touched());
-            let (active_due, skewed) = (hot.active_due, hot.skew != 0);
-            if quiet_ns > self.idle_ns(slot) {
-                self.end_idle(slot, ears);
-                continue;
+        let mut left = budget;
+        while left > 0 {
+            let mut due = [0; EXPIRED_TOGETHER];
+            let taken = self.pop_due(&mut due[..left.min(EXPIRED_TOGETHER)]);
+            if taken == 0 {
+                return false;
             }
-            // A flow whose time is behind the clock is reported by its own packets.
-            if active_due != NEVER && !skewed && from_coarse(active_due) <= self.clock {
-                self.report(slot, ears);
-            }
-            self.reschedule(slot);
+            left -= taken;
+            due[..taken].iter().for_each(|&slot| self.expire_one(slot, ears));
         }
         true
+    }
+
+    /// Takes due flows out of the wheel, as many as `due` has room for, and asks for what ending them touches: they have
+    /// been quiet for so long that none of it is in the cache.
+    fn pop_due(&mut self, due: &mut [u32]) -> usize {
+        let mut taken = 0;
+        while let Some(room) = due.get_mut(taken)
+            && let Some(slot) = self.wheel.pop_due(self.clock)
+        {
+            *room = slot;
+            taken += 1;
+            self.prefetch_hot(slot);
+            prefetch(&self.cold[slot as usize]);
+        }
+        for &slot in &due[..taken] {
+            self.table.prefetch(self.hot[slot as usize].tag);
+        }
+        taken
+    }
+
+    /// A flow that the wheel had as due: it is over, or is to be reported, or was seen since.
+    fn expire_one<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let hot = &self.hot[slot as usize];
+        let quiet_ns = self.clock.nanos_since(hot.touched());
+        let (active_due, skewed) = (hot.active_due, hot.skew != 0);
+        if quiet_ns > self.idle_ns(slot) {
+            return self.end_idle(slot, ears);
+        }
+        // A flow whose time is behind the clock is reported by its own packets.
+        if active_due != NEVER && !skewed && from_coarse(active_due) <= self.clock {
+            self.report(slot, ears);
+        }
+        self.reschedule(slot);
     }
 
     /// Ends a flow whose idle timeout is over. If a record was due before that, it comes first:
@@ -530,7 +590,6 @@ impl<K: Copy + Eq> Flows<K> {
         self.hot.clear();
         self.cold.clear();
         self.free.clear();
-        self.generation += 1;
     }
 
     pub fn set_max_flows(&mut self, max_flows: usize) {

@@ -10,7 +10,7 @@ use foldhash::fast::SeedableRandomState;
 use super::extract::{FlowExtractor, request_type};
 use super::fragments::{FragmentTable, Held, Placed};
 use super::packet::{Packet, Role};
-use crate::decode::{Layers, Payload, Transport, decode, decode_quoted};
+use crate::decode::{Fault, Layers, OnLayers, Payload, Transport, decode_for, decode_quoted};
 use crate::frame::Frame;
 use crate::net::IpProto;
 use crate::time::Timestamp;
@@ -65,19 +65,7 @@ impl<E: FlowExtractor> Ingest<E> {
     /// Appends the packets of `frames` to `packets`; [`Packet::frame`] counts from 0 in `frames`.
     pub fn batch(&mut self, frames: &[Frame<'_>], packets: &mut Vec<Packet<E::Key>>) {
         for (index, frame) in frames.iter().enumerate() {
-            let layers = decode(frame);
-            let plain = match (&layers.ip, &layers.transport) {
-                (Some(ip), Transport::Icmp(icmp)) => {
-                    ip.fragment.is_none() && icmp.quoted_at.is_none()
-                }
-                (Some(ip), _) => ip.fragment.is_none(),
-                _ => true,
-            };
-            if plain {
-                self.one(frame, index, &layers, packets);
-            } else {
-                self.odd(frame, index, layers, packets);
-            }
+            decode_for(frame, OneFrame { ingest: self, frame, index, packets });
         }
         self.counters.frames += frames.len() as u64;
         self.counters.held = self.fragments.held();
@@ -92,7 +80,7 @@ impl<E: FlowExtractor> Ingest<E> {
         packets: &mut Vec<Packet<E::Key>>,
     ) {
         let Some(extracted) = self.extractor.extract(layers) else {
-            self.unmatched(frame, layers);
+            self.unmatched(frame.wire_len, layers.fault);
             return;
         };
         self.counters.packets += 1;
@@ -118,10 +106,10 @@ impl<E: FlowExtractor> Ingest<E> {
     }
 
     #[cold]
-    fn unmatched(&mut self, frame: &Frame<'_>, layers: &Layers) {
+    fn unmatched(&mut self, wire_len: u32, fault: Option<Fault>) {
         self.counters.unmatched += 1;
-        self.counters.unmatched_bytes += u64::from(frame.wire_len);
-        if let Some(fault) = layers.fault {
+        self.counters.unmatched_bytes += u64::from(wire_len);
+        if let Some(fault) = fault {
             self.counters.faults[fault as usize] += 1;
         }
     }
@@ -227,6 +215,34 @@ impl<E: FlowExtractor> Ingest<E> {
     /// Where the frames went.
     pub fn counters(&self) -> &IngestCounters {
         &self.counters
+    }
+}
+
+/// A frame on its way to being a packet.
+struct OneFrame<'a, 'f, E: FlowExtractor> {
+    ingest: &'a mut Ingest<E>,
+    frame: &'a Frame<'f>,
+    index: usize,
+    packets: &'a mut Vec<Packet<E::Key>>,
+}
+
+impl<E: FlowExtractor> OnLayers for OneFrame<'_, '_, E> {
+    type Out = ();
+
+    #[inline(always)]
+    fn plain(self, layers: &Layers) {
+        self.ingest.one(self.frame, self.index, layers, self.packets);
+    }
+
+    #[inline(never)]
+    fn general(self, layers: Layers) {
+        let odd = layers.ip.is_some_and(|ip| ip.fragment.is_some())
+            || matches!(layers.transport, Transport::Icmp(icmp) if icmp.quoted_at.is_some());
+        if odd {
+            self.ingest.odd(self.frame, self.index, layers, self.packets);
+        } else {
+            self.ingest.one(self.frame, self.index, &layers, self.packets);
+        }
     }
 }
 

@@ -7,6 +7,8 @@
 //! hashbrown's `HashTable` was considered: it erases by tombstone and then rehashes everything in
 //! place when they pile up, which at a million flows stops the world for tens of milliseconds.
 
+use crate::prefetch::prefetch;
+
 /// A bucket: tag in the upper half, slot plus one in the lower; 0 is empty.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Bucket(u64);
@@ -84,6 +86,12 @@ impl Table {
     #[inline]
     fn at(&self, index: u32) -> Bucket {
         self.buckets[(index & self.mask) as usize]
+    }
+
+    /// Asks for the bucket where the search for a tag begins.
+    #[inline]
+    pub fn prefetch(&self, tag: u32) {
+        prefetch(&self.buckets[(tag & self.mask) as usize]);
     }
 
     /// The first slot with this tag, whose key may still be another. For looking ahead: it touches

@@ -173,6 +173,12 @@ pub enum Seen {
     NewConnection,
 }
 
+/// What a plain segment says in a history.
+#[inline]
+const fn mark_of(payload: u32) -> Mark {
+    if payload == 0 { Mark::Ack } else { Mark::Data }
+}
+
 /// `a` is before `b`.
 #[inline]
 const fn before(a: u32, b: u32) -> bool {
@@ -245,19 +251,24 @@ impl Track {
         self.bits |= bit::HAS_EXTRA;
     }
 
+    /// Whether a segment is likely one that changes only what is remembered for every packet.
+    #[inline]
+    pub fn looks_common(&self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
+        self.state == TcpState::Established
+            && tcp.is_plain()
+            && self.seen[end as usize] & mark_of(payload).bit() != 0
+    }
+
     /// The segment that everything is made for: in order, nothing but ACK and PSH, the connection
     /// established, nothing new in it. `false`: use [`observe`](Self::observe), nothing was changed.
     #[inline]
     pub fn observe_common(&mut self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
         let at = end as usize;
-        let mark = if payload == 0 { Mark::Ack } else { Mark::Data };
-        let common = self.state == TcpState::Established
-            && tcp.flags.0 & !TcpFlags::PSH.0 == TcpFlags::ACK.0
+        let known = (bit::SEQ_KNOWN | bit::ACK_KNOWN) << at;
+        let common = self.looks_common(end, tcp, payload)
             && tcp.seq == self.seq_end[at]
-            && self.is(bit::SEQ_KNOWN, end)
-            && self.is(bit::ACK_KNOWN, end)
-            && tcp.window != 0
-            && self.seen[at] & mark.bit() != 0;
+            && self.bits & known == known
+            && tcp.window != 0;
         if common {
             self.seq_end[at] = tcp.seq.wrapping_add(payload);
             if before(self.ack[at], tcp.ack) {

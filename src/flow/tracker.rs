@@ -13,7 +13,11 @@ use crate::obs::{Hooks, hook};
 use crate::time::{Timestamp, duration_ns};
 
 /// Frames or packets that are looked up together, so that their cache misses overlap.
-const BATCH: usize = 64;
+const BATCH: usize = 128;
+/// Packets of which the same is asked for before the next thing is done.
+const STEP: usize = 16;
+/// No slot.
+const NONE: u32 = u32::MAX;
 /// Due flows handled in one call of [`FlowTracker::handle_timeout`].
 const EXPIRE_BATCH: usize = 128;
 
@@ -145,23 +149,38 @@ impl<E: FlowExtractor> FlowTracker<E> {
         let counted = (flows.counters.packets, flows.counters.bytes);
         let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
         for packets in packets.chunks(BATCH) {
-            // First the buckets of all packets, then the entries of all: loads that do not wait for
-            // each other, so that the misses overlap. Then the packets in their order.
-            let mut found = [None; BATCH];
-            for (slot, packet) in found.iter_mut().zip(packets) {
-                *slot = flows.peek(packet.hash);
-            }
-            for (slot, packet) in found.iter_mut().zip(packets) {
-                *slot = slot.filter(|&slot| flows.has_key(slot, &packet.key));
-            }
-            let generation = flows.generation;
-            for (slot, packet) in found.iter().zip(packets) {
-                let current = match slot {
-                    Some(slot) if flows.generation == generation => Some(*slot),
-                    _ => flows.find(packet.hash, &packet.key),
-                };
-                let frame = frames.get(packet.frame as usize);
-                flows.account(packet, current, frame, &mut ears);
+            // A step ahead buckets are asked for, then entries, then what else a packet will change; the packets in
+            // their order come last, when all of it is there.
+            let mut found = [NONE; BATCH];
+            let steps = packets.len().div_ceil(STEP);
+            let step = |number: usize| {
+                let from = (number * STEP).min(packets.len());
+                from..(from + STEP).min(packets.len())
+            };
+            for number in 0..steps + 2 {
+                for packet in &packets[step(number)] {
+                    flows.prefetch_bucket(packet.hash);
+                }
+                let Some(number) = number.checked_sub(1) else { continue };
+                for (slot, packet) in found[step(number)].iter_mut().zip(&packets[step(number)]) {
+                    *slot = flows.peek(packet.hash).unwrap_or(NONE);
+                    flows.prefetch_hot(*slot);
+                }
+                let Some(number) = number.checked_sub(1) else { continue };
+                let packets = found[step(number)].iter().zip(&packets[step(number)]);
+                for (slot, packet) in packets.clone() {
+                    flows.prefetch_cold(*slot, packet);
+                }
+                for (&slot, packet) in packets {
+                    // What was found may be another flow by now, or have been one from the beginning.
+                    let current = if flows.is(slot, &packet.key) {
+                        Some(slot)
+                    } else {
+                        flows.find(packet.hash, &packet.key)
+                    };
+                    let frame = frames.get(packet.frame as usize);
+                    flows.account(packet, current, frame, &mut ears);
+                }
             }
             flows.expire(flows.clock, 2 * packets.len(), &mut ears);
         }

@@ -8,6 +8,7 @@
 //! There is one ring per [`Class`], so that the same lists say what is worth least when room is needed:
 //! within a class, what would have expired first.
 
+use crate::prefetch::prefetch;
 use crate::time::Timestamp;
 
 /// Ticks are 2^27 ns, about 134 ms.
@@ -87,6 +88,14 @@ impl Wheel {
     /// Whether a slot is scheduled.
     pub fn contains(&self, slot: u32) -> bool {
         self.links.get(slot as usize).is_some_and(|link| link.prev != NIL)
+    }
+
+    /// Asks for what moving a slot touches of its own.
+    #[inline]
+    pub fn prefetch(&self, slot: u32) {
+        if let Some(link) = self.links.get(slot as usize) {
+            prefetch(link);
+        }
     }
 
     /// Forgets every slot.

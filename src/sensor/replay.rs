@@ -70,7 +70,9 @@ pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outc
     let named = |sink: &Sink| (sink.name().to_owned(), sink.handle());
     let board = Board::new(options.workers, sinks.iter().map(named).collect());
     let server = options.metrics.map(|addr| serve(addr, &board)).transpose()?;
-    let opened = CaptureFiles::open(&options.files, OpenOptions::default());
+    // A batch that waits for its time may wait for longer than a map is safe.
+    let files = OpenOptions::new().mmap(options.speed == Speed::Max);
+    let opened = CaptureFiles::open(&options.files, files);
     let started = Instant::now();
 
     let read = match opened {

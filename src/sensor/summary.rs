@@ -9,7 +9,7 @@ use super::ledger::{FAULT_LABELS, Ledger, SinkReport};
 use super::read::OTHER_LINKS;
 use super::shard::Figures;
 use crate::event::EndReason;
-use crate::export::text::push_time;
+use crate::export::text::Line;
 use crate::frame::LinkType;
 use crate::net::L4;
 use crate::obs::{END_REASON_LABELS, L4_LABELS};
@@ -152,9 +152,9 @@ fn unsupported(links: &[(LinkType, u64)]) -> Vec<Count> {
 }
 
 fn rfc3339(time: Timestamp) -> String {
-    let mut text = Vec::with_capacity(32);
-    push_time(&mut text, time);
-    String::from_utf8_lossy(&text).into_owned()
+    let mut line = Line::default();
+    line.time(time);
+    String::from_utf8_lossy(line.as_bytes()).into_owned()
 }
 
 /// A table for people.

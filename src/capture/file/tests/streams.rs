@@ -185,6 +185,50 @@ fn a_mapped_file_and_its_progress() {
     assert_eq!((frames, errors), held(whole));
 }
 
+/// A read lease makes whoever opens the file for writing wait until it is given back.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_mapped_file_that_somebody_wants_to_truncate_is_let_go_of_and_read_on() {
+    let directory = Directory::new("wanted");
+    let whole = plain(20_000);
+    let path = directory.file("plain", &whole);
+    let mut files = CaptureFiles::open(&[&path], OpenOptions::new()).unwrap();
+    let mut seen = 0;
+    let mut batch = |files: &mut CaptureFiles| {
+        files.with_batch(|frames| seen += frames.len()).unwrap().is_some()
+    };
+    assert!(batch(&mut files));
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+            tell.send(file).unwrap();
+        });
+        // Only a file that is mapped makes it wait; let it come to that.
+        let waited = told.recv_timeout(std::time::Duration::from_millis(200));
+        if waited.is_ok() {
+            assert!(std::env::var_os("CI").is_none(), "the file was not under a lease");
+            return eprintln!("SKIPPED: this file system has no leases, so that nothing is mapped");
+        }
+        assert!(batch(&mut files));
+        let file = told.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
+        // Now it may: what is gone is an error, not a signal.
+        file.set_len(whole.len() as u64 / 2).unwrap();
+    });
+    let error = loop {
+        if path.metadata().unwrap().len() == whole.len() as u64 {
+            return;
+        }
+        match files.with_batch(|frames| seen += frames.len()) {
+            Ok(Some(())) => {}
+            Ok(None) => panic!("half a file was taken for a whole one"),
+            Err(error) => break error.to_string(),
+        }
+    };
+    assert!(error.contains("the file ends within a"), "{error}");
+    assert!((9_000..15_000).contains(&seen), "{seen} frames of the half that is left");
+}
+
 #[test]
 fn several_files_keep_their_interfaces_apart_and_break_at_the_end() {
     let directory = Directory::new("several");
