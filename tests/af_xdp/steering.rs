@@ -207,3 +207,33 @@ fn a_frame_without_a_socket_is_passed_on() {
     let verdicts = program.verdicts(slot as u32).expect("counters");
     assert_eq!((verdicts.seen, verdicts.redirected, verdicts.closed), (2, 1, 1));
 }
+
+#[test]
+fn sockets_of_several_queues_are_workers_of_one_table() {
+    let (queues, sockets_per_queue) = (2, 3);
+    let config = ProgramConfig {
+        queues,
+        sockets_per_queue,
+        ip_only: false,
+        stamped: false,
+        room_bytes: None,
+    };
+    let mut program = match Program::load(&config) {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            return skip(&format!("no program can be loaded, root is needed: {error}"));
+        }
+        loaded => loaded.expect("it loads"),
+    };
+    let workers = queues * sockets_per_queue;
+    let steering = Steering::new(workers as usize);
+    let (mut seen, mut used) = (vec![0; workers as usize], vec![0; workers as usize]);
+    for flow in 0..300 {
+        let frame = super::frames::udp(flow, 1, 60);
+        let worker = worker(&steering, &frame).expect("IP");
+        // A test run is on queue 0, whose sockets are the first of the map.
+        let (_, slot) = run(&mut program, &mut seen, &frame);
+        assert_eq!(slot, worker / queues as usize, "flow {flow}, worker {worker}");
+        used[slot] += 1;
+    }
+    assert!(used[..3].iter().all(|&frames| frames > 60) && used[3..] == [0; 3], "{used:?}");
+}
