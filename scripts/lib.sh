@@ -7,6 +7,9 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # What building needs: a linker, libpcap to compile filters, and a C compiler for zstd and mimalloc.
 packages_build=(gcc libc6-dev make pkg-config libpcap-dev)
 
+# What the feature af-xdp needs beside it: libbpf and libxdp are built from source, and bindgen reads their headers.
+packages_af_xdp=(clang libelf-dev zlib1g-dev m4)
+
 say() { printf '%s\n' "$*"; }
 
 die() {

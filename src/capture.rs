@@ -6,6 +6,8 @@
 //! - a batch holds at most [`BATCH_FRAMES_MAX`] frames and nothing is allocated for it;
 //! - what a length field in the input claims is checked before it is believed, and is never allocated.
 
+#[cfg(all(feature = "af-xdp", target_os = "linux"))]
+pub mod af_xdp;
 pub mod file;
 pub mod live;
 pub mod write;

@@ -237,7 +237,7 @@ fn rest(source: &Source, at: usize) -> &[u8] {
 
 /// An empty vector for frames of any lifetime, with the room of a used one: collecting what a vector's own iterator
 /// gives happens in place, so that no batch allocates (a test holds the standard library to that).
-fn recycled<'to>(mut frames: Vec<Frame<'_>>) -> Vec<Frame<'to>> {
+pub(super) fn recycled<'to>(mut frames: Vec<Frame<'_>>) -> Vec<Frame<'to>> {
     frames.clear();
     frames.into_iter().map_while(|_| None).collect()
 }

@@ -1,0 +1,63 @@
+//! Frames to send: those of the captures, and some made up.
+
+use std::path::{Path, PathBuf};
+
+use flowscope::LinkType;
+use flowscope::capture::Capture;
+use flowscope::capture::file::{CaptureFiles, OpenOptions};
+
+/// Every capture of this repository, and the reference captures beside it where they are.
+fn captures() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folders = [root.join("tests/captures"), root.join("../shared/captures/captures")];
+    let mut files = Vec::new();
+    for folder in folders {
+        let Ok(listing) = std::fs::read_dir(&folder) else {
+            assert!(std::env::var_os("CI").is_none(), "CI without the captures in {folder:?}");
+            eprintln!("SKIPPED: no captures in {}", folder.display());
+            continue;
+        };
+        let paths = listing.map(|entry| entry.expect("a file").path());
+        files.extend(paths.filter(|path| {
+            let name = path.to_string_lossy();
+            [".pcap", ".cap", ".pcapng", ".gz", ".zst"].iter().any(|end| name.ends_with(end))
+        }));
+    }
+    files.sort();
+    files
+}
+
+/// Every Ethernet frame of them that has at least a header and at most `bytes_max`.
+pub fn of_captures(bytes_max: usize) -> Vec<Vec<u8>> {
+    let mut all = Vec::new();
+    for file in captures() {
+        let mut capture = CaptureFiles::open(&[&file], OpenOptions::new()).expect("a capture");
+        // A capture that breaks off gives what comes before.
+        while let Ok(Some(())) = capture.with_batch(|frames| {
+            let fit = frames.iter().filter(|frame| frame.link == LinkType::ETHERNET);
+            let fit = fit.filter(|frame| (14..=bytes_max).contains(&frame.data.len()));
+            all.extend(fit.map(|frame| frame.data.to_vec()));
+        }) {}
+    }
+    assert!(all.len() > 1000, "only {} frames", all.len());
+    all
+}
+
+/// A UDP datagram of flow `flow`, number `number`, in a frame of `bytes`.
+pub fn udp(flow: u16, number: u32, bytes: usize) -> Vec<u8> {
+    assert!(bytes >= 46);
+    let ip_bytes = (bytes - 14) as u16;
+    let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
+    frame.extend([0x45, 0]);
+    frame.extend(ip_bytes.to_be_bytes());
+    frame.extend([0, 0, 0, 0, 64, 17, 0, 0, 10, 0]);
+    frame.extend(flow.to_be_bytes());
+    frame.extend([10, 1, 0, 1]);
+    frame.extend((flow.wrapping_mul(31)).to_be_bytes());
+    frame.extend(53u16.to_be_bytes());
+    frame.extend((ip_bytes - 20).to_be_bytes());
+    frame.extend([0, 0]);
+    frame.extend(number.to_be_bytes());
+    frame.resize(bytes, number as u8);
+    frame
+}
