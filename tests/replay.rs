@@ -374,7 +374,8 @@ fn a_file_that_is_none_is_named() {
 
 #[test]
 fn refused_arguments_name_the_thing_and_the_mend() {
-    let refusals: [(&[&str], &[&str]); 9] = [
+    let refusals: [(&[&str], &[&str]); 10] = [
+        (&["x", "--reassemble", "--workers", "2"], &["leave out --workers 2 or --reassemble"]),
         (&[], &["FILE"]),
         (&["x", "--output", "parquet:x"], &["parquet", "jsonl"]),
         (&["x", "--output", "plain"], &["jsonl:PATH"]),
@@ -495,6 +496,38 @@ fn metrics_are_served_until_the_hold_ends() {
     assert!(rest.join().unwrap().contains("ledger: balanced"));
 }
 
+fn own(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures").join(name)
+}
+
+#[test]
+fn streams_that_are_reassembled_tell_what_the_capture_lost() {
+    let scratch = Scratch::new("reassemble");
+    let sum = scratch.path("summary.json");
+    for (name, is_lossy) in [("lossy-at-sender.pcap", true), ("http.pcap", false)] {
+        let file = own(name);
+        let args = [text(&file), "--reassemble", "--output", "jsonl:-", "--summary", text(&sum)];
+        let run = replay(&args);
+        assert_eq!(run.status.code(), Some(0), "{name}: {}", stderr(&run));
+        let with_streams = summary(&sum);
+        assert_balanced(&with_streams);
+        let count = |name: &str| with_streams["streams"][name].as_u64().unwrap();
+        assert!(count("bytes_in_order") > 1_000, "{name}: {with_streams:#}");
+        // What was lost on the way was sent again, so that only the capture itself has gaps.
+        assert_eq!(count("gaps"), 0, "{name}: {with_streams:#}");
+        assert_eq!(count("bytes_missing"), 0, "{name}: {with_streams:#}");
+        let line = stderr(&run);
+        let line = line.lines().find(|line| line.starts_with("  streams")).unwrap();
+        assert!(line.contains("bytes in order, 0 gaps, 0 bytes missing"), "{line}");
+
+        let plain = replay(&[text(&file), "--output", "jsonl:-", "--summary", text(&sum)]);
+        assert_eq!(records(&plain.stdout), records(&run.stdout), "{name}: other records");
+        assert_eq!(summary(&sum)["streams"], Value::Null);
+        assert!(!stderr(&plain).contains("  streams"), "{}", stderr(&plain));
+        let _ = is_lossy;
+    }
+}
+
 #[test]
 fn an_address_that_is_taken_is_named_before_anything_is_read() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -532,6 +565,45 @@ fn a_signal_drains_every_live_flow() {
             .map(|record| record["packets_initiator"].as_u64().unwrap())
             .sum();
         assert_eq!(told, frames);
+    }
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_silent_standard_input() {
+    let scratch = Scratch::new("silent");
+    let file = scratch.path("x.pcap");
+    capture(&file, 100, 10, 1_000);
+    let bytes = std::fs::read(&file).unwrap();
+    // Nothing at all; not even a header; half of the frames and a piece of the next one.
+    for (written, frames) in [(0, 0), (10, 0), (24 + 50 * 44 + 20, 50)] {
+        for workers in ["1", "2"] {
+            let out = scratch.path("out.jsonl");
+            let sum = scratch.path("summary.json");
+            let output = format!("jsonl:{}", text(&out));
+            let mut command = flowscope();
+            command.args(["replay", "-", "--output", &output, "--workers", workers]);
+            command.args(["--summary", text(&sum)]).stdin(Stdio::piped()).stderr(Stdio::null());
+            let mut running = Running(command.spawn().unwrap());
+            let mut stdin = running.0.stdin.take().unwrap();
+            stdin.write_all(&bytes[..written]).unwrap();
+            stdin.flush().unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+            assert!(running.0.try_wait().unwrap().is_none(), "did not wait for more");
+            let told = Instant::now();
+            running.terminate();
+            assert_eq!(running.exit_code(), Some(130), "{written} bytes");
+            assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+            drop(stdin);
+            let summary = summary(&sum);
+            assert_balanced(&summary);
+            assert_eq!(summary["outcome"], "interrupted");
+            assert_eq!(summary["errors"], serde_json::json!([]));
+            assert_eq!(summary["frames"], frames);
+            let records = records(&std::fs::read(&out).unwrap());
+            assert_eq!(records.len(), if frames == 0 { 0 } else { 10 });
+            let told = |record: &Value| record["packets_initiator"].as_u64().unwrap();
+            assert_eq!(records.iter().map(told).sum::<u64>(), frames);
+        }
     }
 }
 
