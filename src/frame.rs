@@ -9,7 +9,8 @@ use crate::time::Timestamp;
 pub struct Frame<'a> {
     /// When it was captured.
     pub ts: Timestamp,
-    /// Bytes on the wire, link header included; `data` may hold fewer (snapped).
+    /// Bytes on the wire, link header included, as the capture says; `data` may hold fewer (snapped),
+    /// and in damaged captures more.
     pub wire_len: u32,
     /// How `data` starts.
     pub link: LinkType,
@@ -36,6 +37,10 @@ impl LinkType {
     pub const RAW_BSD: Self = Self(12);
     /// Raw IP as OpenBSD numbers it.
     pub const RAW_OPENBSD: Self = Self(14);
+    /// PPP over Ethernet, from the PPPoE header on (RFC 2516).
+    pub const PPP_ETHER: Self = Self(51);
+    /// IEEE 802.2 over ATM (RFC 2684).
+    pub const ATM_RFC1483: Self = Self(100);
     /// Raw IP, version by the first nibble.
     pub const RAW: Self = Self(101);
     /// Cisco HDLC (RFC 1547 section 4.3.1 as vendors extended it).
@@ -44,6 +49,8 @@ impl LinkType {
     pub const LOOP: Self = Self(108);
     /// Linux cooked, version 1.
     pub const LINUX_SLL: Self = Self(113);
+    /// PPP behind a byte that says who sent it.
+    pub const PPP_WITH_DIRECTION: Self = Self(204);
     /// Raw IPv4.
     pub const IPV4: Self = Self(228);
     /// Raw IPv6.
@@ -59,6 +66,9 @@ impl LinkType {
                 | Self::ETHERNET
                 | Self::PPP
                 | Self::PPP_HDLC
+                | Self::PPP_ETHER
+                | Self::PPP_WITH_DIRECTION
+                | Self::ATM_RFC1483
                 | Self::RAW_BSD
                 | Self::RAW_OPENBSD
                 | Self::RAW
@@ -197,7 +207,7 @@ mod tests {
     #[test]
     fn every_supported_link_type_has_a_name() {
         let supported: Vec<_> = (0..=u16::MAX).map(LinkType).filter(|l| l.supported()).collect();
-        assert_eq!(supported.len(), 13);
+        assert_eq!(supported.len(), 16);
         assert!(supported.iter().all(|l| l.name() != "unknown"));
     }
 }

@@ -11,7 +11,7 @@
 //! | [`shard`] | what each thread counted, for others to read |
 //! | [`ledger`], [`summary`] | whether it all adds up, for people and as JSON |
 //! | [`telemetry`], [`http`], [`progress`] | the same figures while it runs |
-//! | [`stop`] | signals |
+//! | [`stop`], [`input`] | signals, also while standard input is silent |
 //!
 //! Contract: nothing is allocated, locked or shared per packet; every frame is counted exactly once;
 //! a run that is told to stop drains.
@@ -19,6 +19,7 @@
 pub mod direct;
 pub mod filter;
 pub mod http;
+pub mod input;
 pub mod ledger;
 pub mod options;
 pub mod pace;

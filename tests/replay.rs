@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use flowscope::capture::Capture;
+use flowscope::capture::file::{CaptureFiles, OpenOptions};
 use flowscope::capture::write::PcapWriter;
+use flowscope::decode::{Transport, decode};
 use flowscope::frame::{Frame, LinkType};
 use flowscope::time::Timestamp;
 use serde_json::Value;
@@ -374,7 +377,8 @@ fn a_file_that_is_none_is_named() {
 
 #[test]
 fn refused_arguments_name_the_thing_and_the_mend() {
-    let refusals: [(&[&str], &[&str]); 9] = [
+    let refusals: [(&[&str], &[&str]); 10] = [
+        (&["x", "--reassemble", "--workers", "2"], &["leave out --workers 2 or --reassemble"]),
         (&[], &["FILE"]),
         (&["x", "--output", "parquet:x"], &["parquet", "jsonl"]),
         (&["x", "--output", "plain"], &["jsonl:PATH"]),
@@ -455,24 +459,26 @@ fn interim_records_add_up_to_the_flow() {
     assert_eq!(packets, 1_000);
 }
 
-#[test]
-fn metrics_are_served_until_the_hold_ends() {
-    let scratch = Scratch::new("metrics");
-    let file = scratch.path("x.pcap");
-    capture(&file, 1_000, 10, 1_000);
-    let child = flowscope()
-        .args(["replay", text(&file), "--metrics", "127.0.0.1:0", "--hold"])
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut running = Running(child);
+/// A run that serves metrics and holds, where it serves, and what else it says.
+fn held(args: &[&str]) -> (Running, String, std::thread::JoinHandle<String>) {
+    let mut command = flowscope();
+    command.args(args).args(["--metrics", "127.0.0.1:0", "--hold"]).stderr(Stdio::piped());
+    let mut running = Running(command.spawn().unwrap());
     let mut messages = BufReader::new(running.0.stderr.take().unwrap());
     let mut line = String::new();
     messages.read_line(&mut line).unwrap();
     let addr = line.split_once("http://").unwrap().1.split_once('/').unwrap().0.to_owned();
     // Whoever does not read would block it.
     let rest = std::thread::spawn(move || std::io::read_to_string(messages).unwrap());
+    (running, addr, rest)
+}
 
+#[test]
+fn metrics_are_served_until_the_hold_ends() {
+    let scratch = Scratch::new("metrics");
+    let file = scratch.path("x.pcap");
+    capture(&file, 1_000, 10, 1_000);
+    let (mut running, addr, rest) = held(&["replay", text(&file)]);
     wait_for("the hold", || get(&addr, "/readyz").1.contains("holding"));
     assert!(get(&addr, "/readyz").0.contains("200"));
     assert!(get(&addr, "/healthz").0.contains("200"));
@@ -493,6 +499,82 @@ fn metrics_are_served_until_the_hold_ends() {
     running.terminate();
     assert_eq!(running.exit_code(), Some(0));
     assert!(rest.join().unwrap().contains("ledger: balanced"));
+}
+
+fn own(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures").join(name)
+}
+
+#[test]
+fn streams_that_are_reassembled_tell_what_the_capture_lost() {
+    let scratch = Scratch::new("reassemble");
+    let sum = scratch.path("summary.json");
+    for name in ["lossy-at-sender.pcap", "http.pcap"] {
+        let file = own(name);
+        let args = [text(&file), "--reassemble", "--output", "jsonl:-", "--summary", text(&sum)];
+        let run = replay(&args);
+        assert_eq!(run.status.code(), Some(0), "{name}: {}", stderr(&run));
+        let with_streams = summary(&sum);
+        assert_balanced(&with_streams);
+        let count = |name: &str| with_streams["streams"][name].as_u64().unwrap();
+        assert!(count("bytes_in_order") > 1_000, "{name}: {with_streams:#}");
+        // What was lost on the way was sent again, so that only the capture itself has gaps.
+        assert_eq!(count("gaps"), 0, "{name}: {with_streams:#}");
+        assert_eq!(count("bytes_missing"), 0, "{name}: {with_streams:#}");
+        let line = stderr(&run);
+        let line = line.lines().find(|line| line.starts_with("  streams")).unwrap();
+        assert!(line.contains("bytes in order, 0 gaps, 0 bytes missing"), "{line}");
+
+        let plain = replay(&[text(&file), "--output", "jsonl:-", "--summary", text(&sum)]);
+        assert_eq!(records(&plain.stdout), records(&run.stdout), "{name}: other records");
+        assert_eq!(summary(&sum)["streams"], Value::Null);
+        assert!(!stderr(&plain).contains("  streams"), "{}", stderr(&plain));
+    }
+}
+
+/// A copy of one of our captures without the second segment with this much payload, and that segment's length.
+fn without_a_segment(name: &str, to: &Path, payload_min: u32) -> u64 {
+    let mut files = CaptureFiles::open(&[own(name)], OpenOptions::new()).unwrap();
+    let mut copy = PcapWriter::new(std::fs::File::create(to).unwrap(), LinkType::ETHERNET).unwrap();
+    let (mut seen, mut left_out) = (0, 0);
+    let mut put = |frame: &Frame<'_>| {
+        let layers = decode(frame);
+        if matches!(layers.transport, Transport::Tcp(_)) && layers.payload.wire >= payload_min {
+            seen += 1;
+            if seen == 2 {
+                left_out = u64::from(layers.payload.wire);
+                return;
+            }
+        }
+        copy.write(frame).unwrap();
+    };
+    while files.with_batch(|frames| frames.iter().for_each(&mut put)).unwrap().is_some() {}
+    assert!(left_out != 0, "{name} has too few segments of {payload_min} bytes");
+    left_out
+}
+
+#[test]
+fn a_segment_that_the_capture_lost_is_a_gap_of_its_length() {
+    let scratch = Scratch::new("gap");
+    let (file, sum) = (scratch.path("x.pcap"), scratch.path("summary.json"));
+    let missing = without_a_segment("aborted.pcap", &file, 1_000);
+    let args = ["replay", text(&file), "--reassemble", "--summary", text(&sum)];
+    let (mut running, addr, _rest) = held(&args);
+    wait_for("the hold", || get(&addr, "/readyz").1.contains("holding"));
+    let metrics = get(&addr, "/metrics").1;
+    for expected in [
+        format!("flowscope_reassembly_bytes_missing_total{{side=\"responder\"}} {missing}"),
+        "flowscope_reassembly_gaps_total{side=\"responder\"} 1".to_owned(),
+        "flowscope_anomalies_total{kind=\"stream_gap\"} 1".to_owned(),
+    ] {
+        assert!(metrics.contains(&expected), "no {expected} in\n{metrics}");
+    }
+    running.terminate();
+    assert_eq!(running.exit_code(), Some(0));
+    let summary = summary(&sum);
+    assert_balanced(&summary);
+    assert_eq!(summary["streams"]["gaps"], 1);
+    assert_eq!(summary["streams"]["bytes_missing"], missing);
 }
 
 #[test]
@@ -532,6 +614,45 @@ fn a_signal_drains_every_live_flow() {
             .map(|record| record["packets_initiator"].as_u64().unwrap())
             .sum();
         assert_eq!(told, frames);
+    }
+}
+
+#[test]
+fn a_signal_ends_the_wait_for_a_silent_standard_input() {
+    let scratch = Scratch::new("silent");
+    let file = scratch.path("x.pcap");
+    capture(&file, 100, 10, 1_000);
+    let bytes = std::fs::read(&file).unwrap();
+    // Nothing at all; not even a header; half of the frames and a piece of the next one.
+    for (written, frames) in [(0, 0), (10, 0), (24 + 50 * 44 + 20, 50)] {
+        for workers in ["1", "2"] {
+            let out = scratch.path("out.jsonl");
+            let sum = scratch.path("summary.json");
+            let output = format!("jsonl:{}", text(&out));
+            let mut command = flowscope();
+            command.args(["replay", "-", "--output", &output, "--workers", workers]);
+            command.args(["--summary", text(&sum)]).stdin(Stdio::piped()).stderr(Stdio::null());
+            let mut running = Running(command.spawn().unwrap());
+            let mut stdin = running.0.stdin.take().unwrap();
+            stdin.write_all(&bytes[..written]).unwrap();
+            stdin.flush().unwrap();
+            std::thread::sleep(Duration::from_millis(500));
+            assert!(running.0.try_wait().unwrap().is_none(), "did not wait for more");
+            let told = Instant::now();
+            running.terminate();
+            assert_eq!(running.exit_code(), Some(130), "{written} bytes");
+            assert!(told.elapsed() < Duration::from_secs(5), "{:?}", told.elapsed());
+            drop(stdin);
+            let summary = summary(&sum);
+            assert_balanced(&summary);
+            assert_eq!(summary["outcome"], "interrupted");
+            assert_eq!(summary["errors"], serde_json::json!([]));
+            assert_eq!(summary["frames"], frames);
+            let records = records(&std::fs::read(&out).unwrap());
+            assert_eq!(records.len(), if frames == 0 { 0 } else { 10 });
+            let told = |record: &Value| record["packets_initiator"].as_u64().unwrap();
+            assert_eq!(records.iter().map(told).sum::<u64>(), frames);
+        }
     }
 }
 

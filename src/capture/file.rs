@@ -81,13 +81,28 @@ impl CaptureFiles {
     /// # Errors
     /// [`CaptureError`], naming the file.
     pub fn open<P: AsRef<Path>>(paths: &[P], options: OpenOptions) -> Result<Self, CaptureError> {
+        Self::open_with_stdin(paths, options, io::stdin())
+    }
+
+    /// The same with a standard input of the caller's: one that can be told to stop, for instance.
+    ///
+    /// # Errors
+    /// [`CaptureError`], naming the file. What `stdin` fails with is within it.
+    pub fn open_with_stdin<P: AsRef<Path>>(
+        paths: &[P],
+        options: OpenOptions,
+        stdin: impl io::Read + Send + 'static,
+    ) -> Result<Self, CaptureError> {
         if paths.iter().filter(|path| is_stdin(path.as_ref())).count() > 1 {
             return Err(CaptureError::StdinTwice);
         }
+        let mut stdin = Some(stdin);
         let named = paths.iter().map(|path| {
             let path = path.as_ref();
-            if is_stdin(path) {
-                return ("standard input".to_owned(), Source::read(Box::new(io::stdin())));
+            if is_stdin(path)
+                && let Some(stdin) = stdin.take()
+            {
+                return ("standard input".to_owned(), Source::read(Box::new(stdin)));
             }
             (path.display().to_string(), Source::open(path, options.mmap))
         });

@@ -1,8 +1,8 @@
 //! pcap files: microseconds and nanoseconds, both byte orders, and the "modified" records.
 //!
 //! Contract: sans-IO and total. [`Pcap::parse`] takes the bytes at hand, hands out frames that lie whole in them,
-//! and says what it lacks. Nothing is believed: a captured length above [`FRAME_BYTES_MAX`] is damage, a captured
-//! length above the wire length raises the wire length, a fraction of a second of one second or more carries over.
+//! and says what it lacks. Nothing is believed: a captured length above [`FRAME_BYTES_MAX`] is damage, a wire
+//! length below the captured length is handed on as it is, a fraction of a second of one second or more carries over.
 //!
 //! The parser is our own: records are so plain that a block parser's generality costs more than it saves.
 
@@ -139,7 +139,7 @@ impl Pcap {
                 + u64::from(u32_of([f0, f1, f2, f3])) * self.fraction_ns;
             let frame = Frame {
                 ts: Timestamp::from_nanos(nanos),
-                wire_len: u32_of([w0, w1, w2, w3]).max(captured),
+                wire_len: u32_of([w0, w1, w2, w3]),
                 link: self.interface.link,
                 interface: self.interface.id,
                 data,

@@ -319,7 +319,7 @@ impl PcapNg {
         }
         Ok(Frame {
             ts: self.last,
-            wire_len: wire_len.max(captured),
+            wire_len,
             link: clocked.interface.link,
             interface: clocked.interface.id,
             data,

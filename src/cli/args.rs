@@ -144,6 +144,13 @@ pub struct ReplayArgs {
     // Spelled in full: clap would take `Option` for an optional argument.
     pub active_timeout: std::option::Option<Duration>,
 
+    /// Put the byte stream of every TCP connection together, and count what is missing.
+    ///
+    /// The bytes are thrown away; gaps, segments dropped as out of order and bytes dropped by a full buffer
+    /// are counted in the summary and in the metrics. Takes up to 256 MiB. Only with one worker.
+    #[arg(long, help_heading = "Flows")]
+    pub reassemble: bool,
+
     /// A VLAN that differs is a different flow.
     #[arg(long, help_heading = "Flows")]
     pub key_vlan: bool,

@@ -28,6 +28,11 @@ pub enum UsageError {
         /// Workers.
         workers: usize,
     },
+    /// Streams where only descriptors travel.
+    #[error(
+        "--reassemble needs the frames' bytes, which are not sent to other workers: leave out --workers {0} or --reassemble"
+    )]
+    ReassembleSteered(usize),
 }
 
 fn tracker_refused(error: &ConfigError) -> String {
@@ -59,12 +64,16 @@ pub fn validate(args: ReplayArgs) -> Result<ReplayOptions, UsageError> {
         let max_flows = args.max_flows;
         return Err(UsageError::FewerFlowsThanWorkers { max_flows, workers });
     }
+    if args.reassemble && workers > 1 {
+        return Err(UsageError::ReassembleSteered(workers));
+    }
     Ok(ReplayOptions {
         files: args.files,
         outputs: args.outputs,
         summary: args.summary,
         community_id: !args.no_community_id,
         speed: args.speed,
+        reassemble: args.reassemble,
         workers,
         filter: args.filter.as_deref().map(Filter::compile).transpose()?,
         extractor: ByFiveTuple { vlan: args.key_vlan, interface: args.key_interface },

@@ -15,8 +15,9 @@ use super::link::Network;
 use super::{Bytes, Fault, Fragment, IpLayer};
 use crate::net::{Addr, IpProto, IpVersion};
 
-/// Extension headers walked at most. RFC 8200 section 4.1 names seven, each once but one.
-const EXTENSIONS_MAX: usize = 8;
+/// Extension headers walked at most. RFC 8200 section 4.1 names seven, each once but one; a receiver has
+/// to take them in any number (section 4.1 again), and test suites hold it to that.
+const EXTENSIONS_MAX: usize = 32;
 
 /// The shortest IPv4 header (RFC 791 section 3.1).
 const V4_BYTES_MIN: usize = 20;
@@ -149,7 +150,7 @@ fn v6(bytes: Bytes<'_>, at: usize) -> Result<Found, Fault> {
 }
 
 /// Walks extension headers up to the upper layer. What stops the walk becomes the fault; the
-/// protocol is then that of the extension header that could not be read.
+/// protocol is then the last one that was told: by an options header even when it is cut itself.
 fn v6_extensions(datagram: Bytes<'_>, found: &mut Found) {
     for _ in 0..EXTENSIONS_MAX {
         let Some(extension) = extension(datagram, found.layer.proto, found.upper) else {
@@ -169,6 +170,10 @@ fn v6_extensions(datagram: Bytes<'_>, found: &mut Found) {
             }
             Err(fault) => {
                 found.fault = Some(fault);
+                let options = matches!(found.layer.proto, HOP_BY_HOP | DESTINATION_OPTIONS);
+                if let (true, [next, _, ..]) = (options, datagram.from(found.upper)) {
+                    found.layer.proto = IpProto(*next);
+                }
                 return;
             }
         }

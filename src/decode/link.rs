@@ -9,11 +9,12 @@ use super::{Bytes, Fault, Layers, VlanStack};
 use crate::frame::LinkType;
 use crate::net::{IpVersion, MacAddr};
 
-/// VLAN tags (and a SNAP header among them) walked at most. Nobody stacks more than four.
-const TAGS_MAX: usize = 8;
+/// VLAN tags (and SNAP headers among them) walked at most. Nobody stacks more than four on purpose;
+/// test suites and loops between switches do.
+const TAGS_MAX: usize = 32;
 
 /// MPLS labels walked at most. RFC 8662 speaks of stacks of a dozen.
-const LABELS_MAX: usize = 16;
+const LABELS_MAX: usize = 64;
 
 /// Where an IP header is said to start.
 #[derive(Clone, Copy, Debug)]
@@ -54,11 +55,17 @@ pub(super) fn walk(link: LinkType, bytes: Bytes<'_>, layers: &mut Layers) -> Wal
         LinkType::RAW | LinkType::RAW_BSD | LinkType::RAW_OPENBSD => Ok(Some(Network::any(0))),
         LinkType::IPV4 => Ok(Some(Network::v4(0))),
         LinkType::IPV6 => Ok(Some(Network::v6(0))),
-        LinkType::NULL | LinkType::LOOP => loopback(data, vlans),
+        LinkType::NULL => loopback(data, vlans),
+        LinkType::LOOP => openbsd_loopback(data),
         LinkType::LINUX_SLL => cooked_v1(data, vlans),
         LinkType::LINUX_SLL2 => cooked_v2(data, vlans),
-        LinkType::PPP | LinkType::PPP_HDLC => ppp_framed(data, vlans),
-        LinkType::C_HDLC => cisco_hdlc(data, vlans),
+        LinkType::PPP | LinkType::PPP_HDLC => ppp_framed(data, 0),
+        // One byte that says who sent it.
+        LinkType::PPP_WITH_DIRECTION => ppp_framed(data, 1),
+        LinkType::PPP_ETHER => ppp(data, PPPOE_BYTES),
+        // An 802.2 header (RFC 2684 section 5.1), as behind a length field.
+        LinkType::ATM_RFC1483 => by_ether_type(data, 0, EtherType(0), vlans),
+        LinkType::C_HDLC => cisco_hdlc(data, 0),
         _ => Err(Fault::LinkUnsupported),
     }
 }
@@ -85,6 +92,7 @@ fn by_ether_type(
                 at += tag.slice().len();
             }
             MPLS_UNICAST | MPLS_MULTICAST => return mpls(data, at),
+            LONG_LLC => ether_type = EtherType(0),
             PPPOE_SESSION => return ppp(data, at + PPPOE_BYTES),
             EtherType(length) if length <= IEEE_802_3_LENGTH_MAX => match llc(data, at)? {
                 Llc::Snap(inner) => {
@@ -105,8 +113,12 @@ const MPLS_UNICAST: EtherType = EtherType(0x8847);
 const MPLS_MULTICAST: EtherType = EtherType(0x8848);
 /// RFC 2516 section 5: 0x8863 is discovery, which carries no IP.
 const PPPOE_SESSION: EtherType = EtherType(0x8864);
+/// IEEE 802.2 in a frame too long for a length field.
+const LONG_LLC: EtherType = EtherType(0x8870);
 /// Version, type, code, session identifier and length (RFC 2516 section 4).
 const PPPOE_BYTES: usize = 6;
+/// Address, control and type.
+const C_HDLC_BYTES: usize = 4;
 /// Above this an EtherType field is no length (IEEE 802.3 clause 3.2.6).
 const IEEE_802_3_LENGTH_MAX: u16 = 1500;
 
@@ -175,10 +187,10 @@ fn ppp(data: &[u8], at: usize) -> Walk {
         _ => return Err(Fault::LinkTruncated),
     };
     match protocol {
-        // RFC 1332: the nibble decides, as tshark has it.
-        0x0021 => Ok(Some(Network::any(at))),
+        // RFC 1332: the nibble decides, as tshark has it. Some devices put an EtherType here.
+        0x0021 | 0x0800 => Ok(Some(Network::any(at))),
         // RFC 5072.
-        0x0057 => Ok(Some(Network::v6(at))),
+        0x0057 | 0x86dd => Ok(Some(Network::v6(at))),
         // RFC 3032 section 4.3.
         0x0281 | 0x0283 => mpls(data, at),
         _ => Ok(None),
@@ -186,46 +198,62 @@ fn ppp(data: &[u8], at: usize) -> Walk {
 }
 
 /// PPP as a link type: with or without address and control (RFC 1662 section 3.1), or Cisco HDLC,
-/// which its first byte tells apart.
-fn ppp_framed(data: &[u8], vlans: &mut VlanStack) -> Walk {
-    match *data {
-        [0xff, 0x03, ..] => ppp(data, 2),
-        [0x0f | 0x8f, 0x00, ..] => cisco_hdlc(data, vlans),
-        _ => ppp(data, 0),
+/// which its first byte tells apart. No protocol field begins with the address (RFC 1661 section 2), so
+/// the control byte need not be the usual 3.
+fn ppp_framed(data: &[u8], at: usize) -> Walk {
+    match *rest(data, at) {
+        [0xff, _, ..] => ppp(data, at + 2),
+        [0x0f | 0x8f, ..] => cisco_hdlc(data, at),
+        _ => ppp(data, at),
     }
 }
 
-/// Address, control and an EtherType (RFC 1547 section 4.3.1, as vendors extended it).
-fn cisco_hdlc(data: &[u8], vlans: &mut VlanStack) -> Walk {
-    match *data {
-        [_, _, high, low, ..] => {
-            let ether_type = u16::from_be_bytes([high, low]);
-            // Lengths mean nothing here.
-            if ether_type <= IEEE_802_3_LENGTH_MAX {
-                return Ok(None);
-            }
-            by_ether_type(data, 4, EtherType(ether_type), vlans)
-        }
-        _ => Err(Fault::LinkTruncated),
+/// Address, control and an EtherType (RFC 1547 section 4.3.1, as vendors extended it): that of a packet
+/// or a label stack. Tags mean nothing on a serial line.
+fn cisco_hdlc(data: &[u8], at: usize) -> Walk {
+    let header = rest(data, at).first_chunk::<C_HDLC_BYTES>().ok_or(Fault::LinkTruncated)?;
+    let at = at + C_HDLC_BYTES;
+    match EtherType(u16::from_be_bytes([header[2], header[3]])) {
+        ether_type::IPV4 => Ok(Some(Network::v4(at))),
+        ether_type::IPV6 => Ok(Some(Network::v6(at))),
+        MPLS_UNICAST | MPLS_MULTICAST => mpls(data, at),
+        _ => Ok(None),
     }
 }
+
+/// The length of an address family in front of a packet.
+const FAMILY_BYTES: usize = 4;
 
 /// BSD loopback: the capturing host's number of the address family, in its byte order, which the
-/// file does not tell. Families are small, so the order that makes the number small is right.
+/// file does not tell. Families are small, so the order that makes the number small is right. What
+/// old ISDN interfaces of Linux have in its place is the start of a PPP frame.
 fn loopback(data: &[u8], vlans: &mut VlanStack) -> Walk {
-    const BYTES: usize = 4;
-    let field = data.first_chunk::<BYTES>().ok_or(Fault::LinkTruncated)?;
+    let field = data.first_chunk::<FAMILY_BYTES>().ok_or(Fault::LinkTruncated)?;
+    if let [0xff, 0x03, ..] = field {
+        return ppp(data, 2);
+    }
     let family = u32::from_be_bytes(*field).min(u32::from_le_bytes(*field));
     match u16::try_from(family) {
-        Ok(2) => Ok(Some(Network::any(BYTES))),
+        // 0x200: the family is in two bytes of the four, in the other order.
+        Ok(2 | 0x200) => Ok(Some(Network::any(FAMILY_BYTES))),
         // AF_INET6 of Linux, NetBSD and OpenBSD, FreeBSD, macOS.
-        Ok(10 | 24 | 28 | 30) => Ok(Some(Network::v6(BYTES))),
+        Ok(10 | 24 | 28 | 30) => Ok(Some(Network::v6(FAMILY_BYTES))),
         // Some writers put an EtherType here, and tshark reads it.
         Ok(family) if family > IEEE_802_3_LENGTH_MAX => {
-            by_ether_type(data, BYTES, EtherType(family), vlans)
+            by_ether_type(data, FAMILY_BYTES, EtherType(family), vlans)
         }
         _ => Ok(None),
     }
+}
+
+/// OpenBSD loopback: the same in network byte order, and a family of some BSD.
+fn openbsd_loopback(data: &[u8]) -> Walk {
+    let field = data.first_chunk::<FAMILY_BYTES>().ok_or(Fault::LinkTruncated)?;
+    Ok(match u32::from_be_bytes(*field) {
+        2 => Some(Network::any(FAMILY_BYTES)),
+        24 | 28 | 30 => Some(Network::v6(FAMILY_BYTES)),
+        _ => None,
+    })
 }
 
 /// Linux cooked v1: 16 bytes, the EtherType last.

@@ -227,15 +227,15 @@ fn tags_of_every_kind_are_walked_and_the_two_outermost_kept() {
 }
 
 #[test]
-fn eight_tags_are_walked_and_nine_are_too_deep() {
+fn thirty_two_tags_are_walked_and_one_more_is_too_deep() {
     let nested = |depth| {
         let ip = ipv4(6, &tcp(b""));
         let tags = (1..depth).fold(tag(depth, 0x0800, &ip), |inner, n| tag(n, 0x8100, &inner));
         ethernet(0x8100, &tags)
     };
-    assert_eq!(ether(&nested(8)).vlans.depth, 8);
-    assert_eq!(ports(&ether(&nested(8))), Some((40000, 80)));
-    assert_eq!(ether(&nested(9)).fault, Some(Fault::TooDeep));
+    assert_eq!(ether(&nested(32)).vlans.depth, 32);
+    assert_eq!(ports(&ether(&nested(32))), Some((40000, 80)));
+    assert_eq!(ether(&nested(33)).fault, Some(Fault::TooDeep));
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn mpls_labels_are_skipped_and_pseudowires_are_no_ip() {
     assert_eq!(ports(&ether(&data)), Some((40000, 53)));
     let data = ethernet(0x8847, &cat(&[&stack, &[0; 4], &ethernet(0x0800, &[])]));
     assert_eq!((ether(&data).ip, ether(&data).fault), (None, None));
-    let bottomless = ethernet(0x8847, &[0, 0, 0x10, 64].repeat(17));
+    let bottomless = ethernet(0x8847, &[0, 0, 0x10, 64].repeat(65));
     assert_eq!(ether(&bottomless).fault, Some(Fault::TooDeep));
 }
 
@@ -276,6 +276,7 @@ fn snap_with_an_ether_type_carries_ip_and_other_llc_does_not() {
     assert_eq!(ports(&ether(&ethernet(0x8100, &tagged))), Some((40000, 80)));
     let spanning_tree = ether(&ethernet(38, &[0x42, 0x42, 3, 0, 0, 0, 0, 0]));
     assert_eq!((spanning_tree.ip, spanning_tree.fault), (None, None));
+    assert_eq!(ports(&ether(&ethernet(0x8870, &snap))), Some((40000, 80)), "a long frame");
     let cisco = ether(&ethernet(8, &[0xaa, 0xaa, 3, 0, 0, 0xc, 0x20, 0]));
     assert_eq!((cisco.ip, cisco.fault), (None, None));
 }
@@ -302,8 +303,44 @@ fn extension_headers_are_walked() {
 }
 
 #[test]
+fn openbsd_loopback_is_in_network_order_and_knows_no_ether_types() {
+    let v4 = ipv4(6, &tcp(b""));
+    for family in [[2, 0, 0, 0], [0, 0, 8, 0], [0, 0, 0, 10]] {
+        let layers = of(LinkType::LOOP, &cat(&[&family, &v4]));
+        assert_eq!((layers.ip, layers.fault), (None, None), "{family:?}");
+    }
+}
+
+#[test]
+fn thirty_two_extension_headers_are_walked() {
+    let options = [[60, 0, 1, 4, 0, 0, 0, 0].repeat(31), vec![17, 0, 1, 4, 0, 0, 0, 0]].concat();
+    let layers = ether(&ethernet(0x86dd, &ipv6(60, &cat(&[&options, &udp(b"")]))));
+    assert_eq!((ports(&layers), layers.fault), (Some((40000, 53)), None));
+}
+
+#[test]
+fn options_that_are_cut_still_tell_the_protocol_behind_them() {
+    let hop_by_hop = ether(&ethernet(0x86dd, &ipv6(0, &[58, 0, 5, 2])));
+    assert_eq!(hop_by_hop.ip.unwrap().proto, IpProto::ICMPV6);
+    assert_eq!(hop_by_hop.fault, Some(Fault::IpTruncated));
+    let one_byte = ether(&ethernet(0x86dd, &ipv6(0, &[58])));
+    assert_eq!(one_byte.ip.unwrap().proto, IpProto(0));
+    let routing = ether(&ethernet(0x86dd, &ipv6(43, &[58, 9, 5, 2])));
+    assert_eq!(routing.ip.unwrap().proto, IpProto(43));
+}
+
+#[test]
+fn tags_mean_nothing_on_a_serial_line() {
+    let tagged = cat(&[&[0x0f, 0, 0x81, 0], &tag(5, 0x0800, &ipv4(6, &tcp(b"")))]);
+    for link in [LinkType::C_HDLC, LinkType::PPP] {
+        let layers = of(link, &tagged);
+        assert_eq!((layers.ip, layers.fault), (None, None), "{link}");
+    }
+}
+
+#[test]
 fn endless_extension_headers_are_too_deep() {
-    let data = ethernet(0x86dd, &ipv6(60, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(20)));
+    let data = ethernet(0x86dd, &ipv6(60, &[60, 0, 1, 4, 0, 0, 0, 0].repeat(33)));
     assert_eq!(ether(&data).fault, Some(Fault::TooDeep));
     assert!(ether(&data).ip.is_some());
 }
@@ -471,7 +508,17 @@ fn every_link_type() -> Vec<(LinkType, Vec<u8>)> {
         (LinkType::NULL, cat(&[&[30, 0, 0, 0], &v6])),
         (LinkType::NULL, cat(&[&[0, 0, 0, 28], &v6])),
         (LinkType::LOOP, cat(&[&[0, 0, 0, 24], &v6])),
-        (LinkType::LOOP, cat(&[&[0, 0, 0, 10], &v6])),
+        (LinkType::LOOP, cat(&[&[0, 0, 0, 2], &v4])),
+        (LinkType::NULL, cat(&[&[0, 2, 0, 0], &v4])),
+        (LinkType::NULL, cat(&[&[0xff, 3, 0, 0x21], &v4])),
+        (LinkType::PPP, cat(&[&[0xff, 0, 0, 0x21], &v4])),
+        (LinkType::PPP, cat(&[&[8, 0], &v4])),
+        (LinkType::PPP, cat(&[&[0xff, 3, 0x86, 0xdd], &v6])),
+        (LinkType::PPP_ETHER, cat(&[&[0x11, 0, 0, 1, 0, 0, 0, 0x57], &v6])),
+        (LinkType::PPP_WITH_DIRECTION, cat(&[&[1, 0xff, 3, 0, 0x21], &v4])),
+        (LinkType::PPP_WITH_DIRECTION, cat(&[&[0, 0, 0x57], &v6])),
+        (LinkType::PPP_WITH_DIRECTION, cat(&[&[0, 0x0f, 0, 0x86, 0xdd], &v6])),
+        (LinkType::ATM_RFC1483, cat(&[&[0xaa, 0xaa, 3, 0, 0, 0, 8, 0], &v4])),
         (LinkType::LINUX_SLL, sll(0x0800, &v4)),
         (LinkType::LINUX_SLL, sll(0x8100, &tag(5, 0x86dd, &v6))),
         (LinkType::LINUX_SLL2, sll2(0x86dd, &v6)),

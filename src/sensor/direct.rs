@@ -6,54 +6,121 @@ use crossbeam_utils::CachePadded;
 
 use super::read::Stage;
 use super::shard::{ReaderFigures, WorkerFigures, WorkerShard};
+use crate::driver::FlowDriver;
 use crate::export::RecordWriter;
 use crate::flow::{ByFiveTuple, FlowTracker};
 use crate::frame::Frame;
+use crate::reassembly::ReassemblyCounters;
 use crate::time::Timestamp;
 
-/// A tracker and its records.
+/// What tracks: a tracker, or a driver, whose streams are put together and thrown away, for what is
+/// learnt of their gaps.
+pub trait Tracking {
+    /// Takes frames, in order.
+    fn process(&mut self, frames: &[Frame<'_>], records: &mut RecordWriter);
+
+    /// Ends what is due; `true` when more is.
+    fn handle_timeout(&mut self, now: Timestamp, records: &mut RecordWriter) -> bool;
+
+    /// Ends every flow.
+    fn drain(&mut self, records: &mut RecordWriter);
+
+    /// The flows.
+    fn tracker(&self) -> &FlowTracker<ByFiveTuple>;
+
+    /// What became of the streams' bytes.
+    fn streams(&self) -> Option<&ReassemblyCounters>;
+}
+
+impl Tracking for FlowTracker<ByFiveTuple> {
+    #[inline]
+    fn process(&mut self, frames: &[Frame<'_>], records: &mut RecordWriter) {
+        self.process(frames, records);
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp, records: &mut RecordWriter) -> bool {
+        self.handle_timeout(now, records)
+    }
+
+    fn drain(&mut self, records: &mut RecordWriter) {
+        self.drain(records);
+    }
+
+    fn tracker(&self) -> &FlowTracker<ByFiveTuple> {
+        self
+    }
+
+    fn streams(&self) -> Option<&ReassemblyCounters> {
+        None
+    }
+}
+
+impl Tracking for FlowDriver<ByFiveTuple> {
+    #[inline]
+    fn process(&mut self, frames: &[Frame<'_>], records: &mut RecordWriter) {
+        self.process(frames, &mut (), records);
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp, records: &mut RecordWriter) -> bool {
+        self.handle_timeout(now, &mut (), records)
+    }
+
+    fn drain(&mut self, records: &mut RecordWriter) {
+        self.drain(&mut (), records);
+    }
+
+    fn tracker(&self) -> &FlowTracker<ByFiveTuple> {
+        self.tracker()
+    }
+
+    fn streams(&self) -> Option<&ReassemblyCounters> {
+        Some(self.reassembly_counters())
+    }
+}
+
+/// Flows and their records.
 #[derive(Debug)]
-pub struct Direct {
-    tracker: FlowTracker<ByFiveTuple>,
+pub struct Direct<T> {
+    tracking: T,
     records: RecordWriter,
     figures: WorkerFigures,
     shard: Arc<CachePadded<WorkerShard>>,
 }
 
-impl Direct {
+impl<T: Tracking> Direct<T> {
     /// Counts into `shard`.
-    pub fn new(
-        tracker: FlowTracker<ByFiveTuple>,
-        records: RecordWriter,
-        shard: Arc<CachePadded<WorkerShard>>,
-    ) -> Self {
-        Self { tracker, records, figures: WorkerFigures::default(), shard }
+    pub fn new(tracking: T, records: RecordWriter, shard: Arc<CachePadded<WorkerShard>>) -> Self {
+        Self { tracking, records, figures: WorkerFigures::default(), shard }
     }
 
     /// The capture is over at `last`: every live flow ends, every record is handed over.
     pub fn finish(mut self, last: Timestamp, figures: &mut ReaderFigures) {
         self.tick(last, figures);
-        self.tracker.drain(&mut self.records);
+        self.tracking.drain(&mut self.records);
         self.records.flush();
         self.publish(figures);
     }
 
     fn publish(&mut self, figures: &mut ReaderFigures) {
-        figures.set_ingest(self.tracker.ingest_counters());
-        self.figures.set(&self.tracker, self.records.counts());
+        let tracker = self.tracking.tracker();
+        figures.set_ingest(tracker.ingest_counters());
+        self.figures.set(tracker, self.records.counts());
+        if let Some(streams) = self.tracking.streams() {
+            self.figures.set_streams(streams);
+        }
         self.shard.store(&mut self.figures);
     }
 }
 
-impl Stage for Direct {
+impl<T: Tracking> Stage for Direct<T> {
     #[inline]
     fn frames(&mut self, frames: &[Frame<'_>]) {
-        self.tracker.process(frames, &mut self.records);
+        self.tracking.process(frames, &mut self.records);
     }
 
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {
         // Nothing waits at the door while a file is read, so all that is due ends now.
-        while self.tracker.handle_timeout(now, &mut self.records) {}
+        while self.tracking.handle_timeout(now, &mut self.records) {}
         self.publish(figures);
     }
 

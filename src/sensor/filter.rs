@@ -9,12 +9,15 @@ use pcap::{BpfProgram, Capture, Linktype};
 use crate::frame::{Frame, LinkType};
 
 /// Link types that are decoded; for each of them the expression is a program of its own.
-const LINK_TYPES: [LinkType; 13] = [
+const LINK_TYPES: [LinkType; 16] = [
     LinkType::ETHERNET,
     LinkType::NULL,
     LinkType::LOOP,
     LinkType::PPP,
     LinkType::PPP_HDLC,
+    LinkType::PPP_ETHER,
+    LinkType::PPP_WITH_DIRECTION,
+    LinkType::ATM_RFC1483,
     LinkType::C_HDLC,
     LinkType::RAW,
     LinkType::RAW_BSD,
@@ -106,6 +109,7 @@ fn dlt(link: LinkType) -> i32 {
         LinkType::RAW | LinkType::RAW_BSD | LinkType::RAW_OPENBSD => {
             if cfg!(target_os = "openbsd") { 14 } else { 12 }
         }
+        LinkType::ATM_RFC1483 => 11,
         LinkType(other) => i32::from(other),
     }
 }

@@ -36,6 +36,8 @@ pub struct ReplayOptions {
     pub community_id: bool,
     /// How fast.
     pub speed: Speed,
+    /// Whether the byte streams of TCP connections are put together; only with one worker.
+    pub reassemble: bool,
     /// How many threads track.
     pub workers: usize,
     /// What frames are wanted.

@@ -5,6 +5,7 @@
 //! delivered once, and then as filtered or handed on.
 
 use super::filter::Filter;
+use super::input::Stopped;
 use super::pace::Pacer;
 use super::shard::{Board, ReaderFigures};
 use super::stop::Stop;
@@ -97,6 +98,8 @@ impl ReadLoop {
                     self.publish(stage, position(capture));
                 }
                 Ok(None) => break,
+                // What was told to stop is not broken: the flag says so at the next turn.
+                Err(error) if Stopped::is(&error) => {}
                 // Others of several files may have more.
                 Err(error) => end.errors.push(error),
             }

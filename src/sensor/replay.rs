@@ -5,14 +5,15 @@
 //! counted as dropped, and the ledger is drawn up.
 
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
 
-use super::direct::Direct;
+use super::direct::{Direct, Tracking};
 use super::http::{Readiness, Server};
+use super::input::{StoppableInput, Stopped};
 use super::ledger::Ledger;
 use super::options::{Output, ReplayOptions, Speed};
 use super::pace::Pacer;
@@ -23,11 +24,14 @@ use super::steer::{Steer, WorkerParts};
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
 use super::telemetry::Telemetry;
+use crate::capture::CaptureError;
 use crate::capture::file::{CaptureFiles, OpenOptions};
+use crate::driver::FlowDriver;
 use crate::export::sink::{DropReason, SinkHandle};
 use crate::export::{RecordWriter, Sink};
-use crate::flow::FlowTracker;
 use crate::flow::ingest::Ingest;
+use crate::flow::{ByFiveTuple, FlowTracker};
+use crate::reassembly::ReassemblyConfig;
 use crate::time::{Timestamp, duration_ns};
 
 /// How a run ended; the worst of what happened.
@@ -70,13 +74,14 @@ pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outc
     let named = |sink: &Sink| (sink.name().to_owned(), sink.handle());
     let board = Board::new(options.workers, sinks.iter().map(named).collect());
     let server = options.metrics.map(|addr| serve(addr, &board)).transpose()?;
-    // A batch that waits for its time may wait for longer than a map is safe.
-    let files = OpenOptions::new().mmap(options.speed == Speed::Max);
-    let opened = CaptureFiles::open(&options.files, files);
+    let opened = open_captures(&options.files, options.speed, &stop);
     let started = Instant::now();
 
     let read = match opened {
         Ok(capture) => read(&mut options, capture, &stop, &board, server.as_ref())?,
+        Err(error) if Stopped::is(&error) => {
+            Read { end: ReadEnd { errors: Vec::new(), stopped: true }, links: Vec::new() }
+        }
         Err(error) => {
             let end = ReadEnd { errors: vec![error], stopped: false };
             Read { end, links: Vec::new() }
@@ -93,6 +98,7 @@ pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outc
         files: options.files.len(),
         elapsed: started.elapsed(),
         links: &read.links,
+        reassembled: options.reassemble,
     };
     let summary = Summary::new(&figures, ledger, facts);
     report(&summary, &board, outcome);
@@ -132,29 +138,52 @@ fn read(
         Speed::Times(times) => Some(Pacer::new(times, stop.clone())),
     };
     let mut reading = ReadLoop::new(options.filter.take(), pacer, stop.clone(), board.clone());
-    let mut workers = workers(options, board)?;
+    let tracks = Tracks::new(options, board)?;
     if let Some(server) = server {
         server.set_readiness(Readiness::Reading);
     }
-    let end = if options.workers == 1
-        && let Some(WorkerParts { tracker, records, shard }) = workers.pop()
-    {
-        let mut direct = Direct::new(tracker, records, shard);
-        let end = reading.run(&mut capture, &mut direct, position);
-        direct.finish(reading.now(), reading.figures());
-        end
-    } else {
-        let timeout_ns = duration_ns(options.tracker.fragment_timeout);
-        let ingest = Ingest::new(options.extractor, options.tracker.max_datagrams, timeout_ns);
-        let mut steer = Steer::start(ingest, workers)?;
-        let end = reading.run(&mut capture, &mut steer, position);
-        let now: Timestamp = reading.now();
-        steer.finish(now, reading.figures())?;
-        end
+    let end = match tracks {
+        Tracks::Here(direct) => run_here(&mut reading, &mut capture, *direct),
+        Tracks::HereWithStreams(direct) => run_here(&mut reading, &mut capture, *direct),
+        Tracks::Steered(workers) => {
+            let timeout_ns = duration_ns(options.tracker.fragment_timeout);
+            let ingest = Ingest::new(options.extractor, options.tracker.max_datagrams, timeout_ns);
+            let mut steer = Steer::start(ingest, workers)?;
+            let end = reading.run(&mut capture, &mut steer, position);
+            let now: Timestamp = reading.now();
+            steer.finish(now, reading.figures())?;
+            end
+        }
     };
     board.reader.store(reading.figures());
     warn_of_uncovered_links(&reading);
     Ok(Read { end, links: reading.links().to_vec() })
+}
+
+fn run_here<T: Tracking>(
+    reading: &mut ReadLoop,
+    capture: &mut CaptureFiles,
+    mut direct: Direct<T>,
+) -> ReadEnd {
+    let end = reading.run(capture, &mut direct, position);
+    direct.finish(reading.now(), reading.figures());
+    end
+}
+
+/// A stop interrupts reading standard input, where one can wait for ever.
+fn open_captures(
+    files: &[PathBuf],
+    speed: Speed,
+    stop: &Stop,
+) -> Result<CaptureFiles, CaptureError> {
+    // A batch that waits for its time may wait for longer than a map is safe.
+    let options = OpenOptions::new().mmap(speed == Speed::Max);
+    if !files.iter().any(|file| file.as_os_str() == "-") {
+        return CaptureFiles::open(files, options);
+    }
+    let stdin = StoppableInput::stdin(stop)
+        .map_err(|error| CaptureError::Open { file: "standard input".to_owned(), error })?;
+    CaptureFiles::open_with_stdin(files, options, stdin)
 }
 
 fn position(capture: &CaptureFiles) -> Position {
@@ -176,14 +205,33 @@ fn serve(addr: std::net::SocketAddr, board: &Board) -> anyhow::Result<Server> {
     Ok(server)
 }
 
-fn workers(options: &ReplayOptions, board: &Board) -> anyhow::Result<Vec<WorkerParts>> {
-    let handles: Vec<SinkHandle> = board.sinks.iter().map(|(_, sink)| sink.clone()).collect();
-    let parts = |shard: &Arc<_>| {
-        let tracker = FlowTracker::new(options.extractor, options.worker_tracker())?;
-        let records = RecordWriter::new(handles.clone(), options.community_id);
-        Ok(WorkerParts { tracker, records, shard: Arc::clone(shard) })
-    };
-    board.workers.iter().map(parts).collect()
+/// Who tracks.
+enum Tracks {
+    Here(Box<Direct<FlowTracker<ByFiveTuple>>>),
+    HereWithStreams(Box<Direct<FlowDriver<ByFiveTuple>>>),
+    Steered(Vec<WorkerParts>),
+}
+
+impl Tracks {
+    fn new(options: &ReplayOptions, board: &Board) -> anyhow::Result<Self> {
+        let handles: Vec<SinkHandle> = board.sinks.iter().map(|(_, sink)| sink.clone()).collect();
+        let records = || RecordWriter::new(handles.clone(), options.community_id);
+        let tracker = || FlowTracker::new(options.extractor, options.worker_tracker());
+        if let [shard] = board.workers.as_slice() {
+            let shard = Arc::clone(shard);
+            if !options.reassemble {
+                return Ok(Self::Here(Box::new(Direct::new(tracker()?, records(), shard))));
+            }
+            let streams = ReassemblyConfig::default();
+            let driver = FlowDriver::new(options.extractor, options.worker_tracker(), streams)?
+                .with_emit_anomalies(true);
+            return Ok(Self::HereWithStreams(Box::new(Direct::new(driver, records(), shard))));
+        }
+        let parts = |shard: &Arc<_>| {
+            Ok(WorkerParts { tracker: tracker()?, records: records(), shard: Arc::clone(shard) })
+        };
+        board.workers.iter().map(parts).collect::<anyhow::Result<_>>().map(Self::Steered)
+    }
 }
 
 fn outcome(figures: &Figures, ledger: &Ledger, end: &ReadEnd, stop: &Stop) -> Outcome {

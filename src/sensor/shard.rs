@@ -14,7 +14,8 @@ use crate::export::records::EventCounts;
 use crate::export::sink::{SinkCounts, SinkHandle};
 use crate::flow::ingest::IngestCounters;
 use crate::flow::{ByFiveTuple, FlowTracker};
-use crate::net::L4;
+use crate::net::{L4, Side};
+use crate::reassembly::ReassemblyCounters;
 
 /// How many kinds of fault a frame can have.
 pub const FAULTS: usize = 7;
@@ -113,10 +114,43 @@ pub struct WorkerFigures {
     pub started: [u64; L4::ALL.len()],
     /// Flows that ended, by [`EndReason`].
     pub ended: [u64; EndReason::ALL.len()],
+    /// What became of the streams' bytes, by [`Side`]; 0 unless streams are reassembled.
+    pub streams: [StreamFigures; Side::BOTH.len()],
+}
+
+/// What became of one side's stream bytes, summed over flows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StreamFigures {
+    /// Bytes that were in order at last.
+    pub in_order: u64,
+    /// Holes that were given up.
+    pub gaps: u64,
+    /// Their bytes.
+    pub missing: u64,
+    /// Bytes that the snapshot length cut off.
+    pub cut: u64,
+    /// Segments dropped as out of order.
+    pub segments_dropped: u64,
+    /// Bytes given up because a buffer was full.
+    pub bytes_dropped: u64,
+}
+
+impl StreamFigures {
+    const LEN: usize = 6;
+
+    fn each(&mut self, mut f: impl FnMut(&mut u64)) {
+        f(&mut self.in_order);
+        f(&mut self.gaps);
+        f(&mut self.missing);
+        f(&mut self.cut);
+        f(&mut self.segments_dropped);
+        f(&mut self.bytes_dropped);
+    }
 }
 
 impl WorkerFigures {
-    const LEN: usize = 8 + L4::ALL.len() + EndReason::ALL.len();
+    const LEN: usize =
+        8 + L4::ALL.len() + EndReason::ALL.len() + Side::BOTH.len() * StreamFigures::LEN;
 
     /// Takes over what a tracker and its records counted.
     pub fn set(&mut self, tracker: &FlowTracker<ByFiveTuple>, events: &EventCounts) {
@@ -133,6 +167,21 @@ impl WorkerFigures {
         self.ended = events.ended;
     }
 
+    /// Takes over what reassembly counted.
+    pub fn set_streams(&mut self, counters: &ReassemblyCounters) {
+        self.streams = Side::BOTH.map(|side| {
+            let side = counters.side(side);
+            StreamFigures {
+                in_order: side.delivered_bytes,
+                gaps: side.gaps,
+                missing: side.gap_bytes,
+                cut: side.cut_bytes,
+                segments_dropped: side.dropped_ooo_segments,
+                bytes_dropped: side.dropped_oversize_bytes,
+            }
+        });
+    }
+
     fn each(&mut self, mut f: impl FnMut(&mut u64)) {
         f(&mut self.tracked);
         f(&mut self.tracked_bytes);
@@ -144,6 +193,7 @@ impl WorkerFigures {
         f(&mut self.anomalies);
         self.started.iter_mut().for_each(&mut f);
         self.ended.iter_mut().for_each(&mut f);
+        self.streams.iter_mut().for_each(|side| side.each(&mut f));
     }
 
     /// Adds another worker's.

@@ -4,8 +4,9 @@
 //! first signal drains, the second one ends the process at once.
 
 use std::io;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -21,7 +22,8 @@ pub struct Stop {
 struct Shared {
     raised: AtomicBool,
     signalled: AtomicBool,
-    lock: Mutex<()>,
+    /// What is closed when it is raised.
+    bells: Mutex<Vec<UnixStream>>,
     changed: Condvar,
 }
 
@@ -51,8 +53,24 @@ impl Stop {
     /// Raises it and wakes whoever waits.
     pub fn raise(&self) {
         self.shared.raised.store(true, Ordering::SeqCst);
-        drop(self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner));
+        self.lock().clear();
         self.shared.changed.notify_all();
+    }
+
+    /// For who waits for a file descriptor: one that reads as ended once it is raised. For a few of them
+    /// in the life of a process; they are kept until then.
+    pub fn bell(&self) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        let mut bells = self.lock();
+        // Under the lock, so that it cannot be raised in between.
+        if !self.raised() {
+            bells.push(ours);
+        }
+        Ok(theirs)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<UnixStream>> {
+        self.shared.bells.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether it was raised.
@@ -68,8 +86,8 @@ impl Stop {
 
     /// Waits until it is raised, for `timeout` at most. Whether it was.
     pub fn wait_timeout(&self, timeout: Duration) -> bool {
-        let guard = self.shared.lock.lock().unwrap_or_else(PoisonError::into_inner);
-        drop(self.shared.changed.wait_timeout_while(guard, timeout, |()| !self.raised()));
+        let guard = self.lock();
+        drop(self.shared.changed.wait_timeout_while(guard, timeout, |_| !self.raised()));
         self.raised()
     }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::ledger::{FAULT_LABELS, Ledger, SinkReport};
 use super::read::OTHER_LINKS;
-use super::shard::Figures;
+use super::shard::{Figures, StreamFigures};
 use crate::event::EndReason;
 use crate::export::text::Line;
 use crate::frame::LinkType;
@@ -22,6 +22,56 @@ pub struct Count {
     pub name: String,
     /// How many.
     pub count: u64,
+}
+
+/// What became of the bytes of TCP streams, both sides together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Streams {
+    /// Bytes that were in order at last.
+    pub bytes_in_order: u64,
+    /// Holes that were given up.
+    pub gaps: u64,
+    /// Their bytes.
+    pub bytes_missing: u64,
+    /// Bytes that the snapshot length cut off.
+    pub bytes_cut: u64,
+    /// Segments dropped as out of order.
+    pub segments_dropped: u64,
+    /// Bytes given up because a buffer was full.
+    pub bytes_dropped: u64,
+}
+
+impl Streams {
+    fn new(sides: &[StreamFigures]) -> Self {
+        let sum = |of: fn(&StreamFigures) -> u64| sides.iter().map(of).sum();
+        Self {
+            bytes_in_order: sum(|side| side.in_order),
+            gaps: sum(|side| side.gaps),
+            bytes_missing: sum(|side| side.missing),
+            bytes_cut: sum(|side| side.cut),
+            segments_dropped: sum(|side| side.segments_dropped),
+            bytes_dropped: sum(|side| side.bytes_dropped),
+        }
+    }
+}
+
+/// As in the table for people: what is zero is left out, but for the gaps.
+impl fmt::Display for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes_in_order, gaps, bytes_missing, .. } = *self;
+        write!(f, "{} bytes in order, ", grouped(bytes_in_order))?;
+        write!(f, "{} gaps, {} bytes missing", grouped(gaps), grouped(bytes_missing))?;
+        for (count, what) in [
+            (self.bytes_cut, "bytes cut by the snapshot length"),
+            (self.segments_dropped, "segments dropped as out of order"),
+            (self.bytes_dropped, "bytes dropped by a full buffer"),
+        ] {
+            if count != 0 {
+                write!(f, ", {} {what}", grouped(count))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The summary and the ledger of a run.
@@ -67,6 +117,8 @@ pub struct Summary {
     pub flows_by_l4: Vec<Count>,
     /// Flows by how they ended.
     pub flows_by_reason: Vec<Count>,
+    /// What became of TCP streams; `null` unless they were reassembled.
+    pub streams: Option<Streams>,
     /// Anomalies.
     pub anomalies: u64,
     /// Records, interim ones included.
@@ -92,6 +144,8 @@ pub struct RunFacts<'a> {
     pub elapsed: Duration,
     /// Frames by link type.
     pub links: &'a [(LinkType, u64)],
+    /// Whether streams were put together.
+    pub reassembled: bool,
 }
 
 impl Summary {
@@ -124,6 +178,7 @@ impl Summary {
             flows: workers.started.iter().sum(),
             flows_by_l4: counts(&L4_LABELS, &workers.started),
             flows_by_reason: counts(&END_REASON_LABELS, &workers.ended),
+            streams: facts.reassembled.then(|| Streams::new(&workers.streams)),
             anomalies: workers.anomalies,
             records: workers.records,
             records_interim: workers.interim,
@@ -191,6 +246,9 @@ impl fmt::Display for Summary {
         row(f, "tracked", &format!("{} packets", grouped(self.packets_tracked)))?;
         row(f, "flows", &with_parts(self.flows, &self.flows_by_l4))?;
         row(f, "ended by", &parts(&self.flows_by_reason))?;
+        if let Some(streams) = &self.streams {
+            row(f, "streams", &streams.to_string())?;
+        }
         if self.anomalies != 0 {
             row(f, "anomalies", &grouped(self.anomalies))?;
         }

@@ -13,7 +13,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use super::ledger::FAULT_LABELS;
 use super::shard::{Board, FAULTS, Figures};
 use crate::export::sink::DropReason;
-use crate::obs::{Publisher, Registry};
+use crate::obs::{Publisher, Registry, SIDE_LABELS};
 
 /// Frames that the capture read.
 pub const METRIC_FRAMES_OFFERED: &str = "flowscope_frames_offered_total";
@@ -35,6 +35,13 @@ pub const METRIC_RECORDS_PRODUCED: &str = "flowscope_records_produced_total";
 pub const METRIC_RECORDS_WRITTEN: &str = "flowscope_records_written_total";
 /// Records dropped, by `output` and `reason`.
 pub const METRIC_RECORDS_DROPPED: &str = "flowscope_records_dropped_total";
+/// Bytes of TCP streams that were in order at last, by `side`; with the next two, counted only where streams are
+/// reassembled.
+pub const METRIC_STREAM_BYTES_IN_ORDER: &str = "flowscope_reassembly_bytes_in_order_total";
+/// Holes in streams that were given up, by `side`.
+pub const METRIC_STREAM_GAPS: &str = "flowscope_reassembly_gaps_total";
+/// Their bytes, by `side`.
+pub const METRIC_STREAM_BYTES_MISSING: &str = "flowscope_reassembly_bytes_missing_total";
 /// Bytes of the capture read, as stored.
 pub const METRIC_CAPTURE_BYTES_READ: &str = "flowscope_capture_bytes_read_total";
 
@@ -93,6 +100,7 @@ struct LedgerMetrics {
     produced: Counter,
     sinks: Vec<(Counter, [Counter; DropReason::ALL.len()])>,
     file_bytes: Counter,
+    streams: [[Counter; 3]; SIDE_LABELS.len()],
 }
 
 impl LedgerMetrics {
@@ -118,6 +126,10 @@ impl LedgerMetrics {
             produced: counter!(METRIC_RECORDS_PRODUCED),
             sinks: (0..sinks).map(sink).collect(),
             file_bytes: counter!(METRIC_CAPTURE_BYTES_READ),
+            streams: SIDE_LABELS.map(|side| {
+                [METRIC_STREAM_BYTES_IN_ORDER, METRIC_STREAM_GAPS, METRIC_STREAM_BYTES_MISSING]
+                    .map(|name| counter!(name, "side" => side))
+            }),
         }
     }
 
@@ -136,6 +148,10 @@ impl LedgerMetrics {
             dropped.iter().zip(counts.dropped).for_each(|(metric, value)| metric.absolute(value));
         }
         self.file_bytes.absolute(reader.file_bytes);
+        for (metrics, side) in self.streams.iter().zip(&workers.streams) {
+            let values = [side.in_order, side.gaps, side.missing];
+            metrics.iter().zip(values).for_each(|(metric, value)| metric.absolute(value));
+        }
     }
 }
 
@@ -150,6 +166,9 @@ fn describe() {
         (METRIC_RECORDS_PRODUCED, "Flow records produced, interim ones included."),
         (METRIC_RECORDS_WRITTEN, "Flow records written, by output."),
         (METRIC_RECORDS_DROPPED, "Flow records dropped, by output and reason."),
+        (METRIC_STREAM_BYTES_IN_ORDER, "Bytes of TCP streams put in order, by side."),
+        (METRIC_STREAM_GAPS, "Holes in TCP streams that were given up, by side."),
+        (METRIC_STREAM_BYTES_MISSING, "Bytes missing in the holes that were given up, by side."),
         (METRIC_CAPTURE_BYTES_READ, "Bytes of capture files read, as stored."),
     ] {
         describe_counter!(name, help);

@@ -10,11 +10,14 @@ use flowscope::frame::{Frame, LinkType};
 use flowscope::time::Timestamp;
 use libfuzzer_sys::fuzz_target;
 
-const LINKS: [LinkType; 14] = [
+const LINKS: [LinkType; 17] = [
     LinkType::ETHERNET,
     LinkType::NULL,
     LinkType::PPP,
     LinkType::PPP_HDLC,
+    LinkType::PPP_ETHER,
+    LinkType::PPP_WITH_DIRECTION,
+    LinkType::ATM_RFC1483,
     LinkType::RAW_BSD,
     LinkType::RAW_OPENBSD,
     LinkType::RAW,
