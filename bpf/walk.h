@@ -15,9 +15,9 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
-#define TAGS_MAX 8
-#define LABELS_MAX 16
-#define EXTENSIONS_MAX 8
+#define TAGS_MAX 32
+#define LABELS_MAX 64
+#define EXTENSIONS_MAX 32
 
 /* No header is looked for behind this; the verifier wants a bound that is well below 64 KiB. */
 #define OFFSET_MAX 0x3fff
