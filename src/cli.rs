@@ -16,22 +16,31 @@ pub mod values;
 
 use clap::Parser;
 
+use crate::sensor;
 use args::{Cli, Command};
 use exit::Exit;
 
 /// Runs the program and gives its exit code. `clap` itself ends the process for `--help` and for
 /// arguments that it refuses.
 pub fn run() -> u8 {
-    let Command::Replay(args) = Cli::parse().command;
-    logging::start(args.log_format);
-    let options = match options::validate(*args) {
-        Ok(options) => options,
-        Err(refused) => {
-            eprintln!("error: {refused}\n\nFor more information, try 'flowscope replay --help'.");
-            return exit::USAGE;
+    let at_once = i32::from(Exit::Interrupted.code());
+    let result = match Cli::parse().command {
+        Command::Replay(args) => {
+            logging::start(args.common.log_format);
+            match options::replay(*args) {
+                Ok(options) => sensor::replay::run(options, at_once),
+                Err(refused) => return refuse("replay", &refused),
+            }
+        }
+        Command::Live(args) => {
+            logging::start(args.common.log_format);
+            match options::live(*args) {
+                Ok(options) => sensor::live::run(&options, at_once),
+                Err(refused) => return refuse("live", &refused),
+            }
         }
     };
-    match crate::sensor::replay::run(options, i32::from(Exit::Interrupted.code())) {
+    match result {
         Ok(outcome) => Exit::from(outcome).code(),
         Err(error) => {
             // The whole chain in one line: what was tried, what came of it.
@@ -39,6 +48,11 @@ pub fn run() -> u8 {
             Exit::Failure.code()
         }
     }
+}
+
+fn refuse(command: &str, refused: &options::UsageError) -> u8 {
+    eprintln!("error: {refused}\n\nFor more information, try 'flowscope {command} --help'.");
+    exit::USAGE
 }
 
 #[cfg(test)]
@@ -54,10 +68,12 @@ mod tests {
     #[test]
     fn help_tells_examples_environment_and_exit_codes() {
         let mut command = Cli::command();
-        let replay = command.find_subcommand_mut("replay").unwrap();
-        let help = replay.render_long_help().to_string();
-        for expected in ["Examples:", "RUST_LOG", "130", "--filter"] {
-            assert!(help.contains(expected), "{expected} is not in:\n{help}");
+        for name in ["replay", "live"] {
+            let command = command.find_subcommand_mut(name).unwrap();
+            let help = command.render_long_help().to_string();
+            for expected in ["Examples:", "RUST_LOG", "130", "--filter"] {
+                assert!(help.contains(expected), "{expected} is not in:\n{help}");
+            }
         }
     }
 
@@ -65,8 +81,8 @@ mod tests {
     fn options_that_contradict_each_other_are_refused_by_name() {
         let refusal = |args: &[&str]| {
             let args = [&["flowscope", "replay", "x.pcap"], args].concat();
-            let Command::Replay(args) = Cli::parse_from(args).command;
-            options::validate(*args).unwrap_err().to_string()
+            let Command::Replay(args) = Cli::parse_from(args).command else { unreachable!() };
+            options::replay(*args).unwrap_err().to_string()
         };
         assert!(refusal(&["--max-flows", "0"]).contains("--max-flows 0"));
         assert!(refusal(&["--max-flows", "3", "--workers", "4"]).contains("--workers 4"));

@@ -20,5 +20,5 @@ pub mod records;
 pub mod sink;
 pub mod text;
 
-pub use records::RecordWriter;
+pub use records::{RecordWriter, WhenFull};
 pub use sink::{DropReason, Sink, SinkCounts};

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | [`options`] | what a run is told |
 //! | [`replay`] | a run over capture files, from opening to the summary |
+//! | [`live`] | a run over interfaces; [`backends`] opens them, [`queues`] reads several as one |
+//! | [`run`] | what both have in common |
 //! | [`read`] | the reading loop, generic over the capture and over what follows it |
 //! | [`direct`] | what follows: a tracker on the same thread |
 //! | [`steer`] | or: steering to trackers on pinned threads; [`rss`] says which |
@@ -16,17 +18,21 @@
 //! Contract: nothing is allocated, locked or shared per packet; every frame is counted exactly once;
 //! a run that is told to stop drains.
 
+pub mod backends;
 pub mod direct;
 pub mod filter;
 pub mod http;
 pub mod input;
 pub mod ledger;
+pub mod live;
 pub mod options;
 pub mod pace;
 pub mod progress;
+pub mod queues;
 pub mod read;
 pub mod replay;
 pub mod rss;
+pub mod run;
 pub mod shard;
 pub mod steer;
 pub mod stop;

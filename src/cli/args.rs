@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use super::values::{self, IdleTimeout};
+use crate::sensor::backends::Backend;
 use crate::sensor::options::{Output, Speed};
 
 const ENVIRONMENT: &str = "\
@@ -35,6 +36,17 @@ Examples:
     flowscope replay capture.pcap --speed realtime --metrics 127.0.0.1:9090 --hold
         as it was captured, with Prometheus metrics, until Ctrl-C";
 
+const LIVE_EXAMPLES: &str = "\
+Examples:
+    flowscope live --interface eth2 --output jsonl:flows.jsonl --metrics 127.0.0.1:9090
+        a mirror port, with records and Prometheus metrics
+
+    flowscope live -i tap0 -i tap1 --output jsonl:/var/lib/flowscope/flows.jsonl
+        a TAP: one port for each direction
+
+    flowscope live -i eth2 --backend af-packet --workers 4 --filter 'not port 22'
+        four workers, by a named backend, without what is filtered out";
+
 /// Watches network traffic and turns it into flow records.
 #[derive(Debug, Parser)]
 #[command(
@@ -46,7 +58,7 @@ Turns frames into flow records: who talked to whom, when, how much, and how it e
 the traffic, and it accounts for every frame: what it was given is what it tracked, filtered out or could
 not match, and every record it made was written or counted as dropped.",
     after_long_help = after_help(EXAMPLES),
-    after_help = "Try 'flowscope replay --help' for all options, examples and exit codes."
+    after_help = "Try 'flowscope replay --help' or 'flowscope live --help' for all options, examples and exit codes."
 )]
 pub struct Cli {
     /// What to do.
@@ -59,6 +71,8 @@ pub struct Cli {
 pub enum Command {
     /// Read capture files and write the flows in them.
     Replay(Box<ReplayArgs>),
+    /// Listen on SPAN or TAP ports and write the flows on them.
+    Live(Box<LiveArgs>),
 }
 
 /// Messages as lines for people or as JSON.
@@ -68,6 +82,71 @@ pub enum LogFormat {
     Text,
     /// One JSON object a message.
     Json,
+}
+
+/// What every run takes: where records go, what a flow is, how it is watched.
+#[derive(Debug, Args)]
+pub struct CommonArgs {
+    /// Write records here, as KIND:WHERE; may be given several times.
+    ///
+    /// jsonl:PATH writes one JSON object a record and line; jsonl:- is standard output. Without
+    /// an output, flows are only counted.
+    #[arg(short, long = "output", value_name = "KIND:WHERE", value_parser = values::output, help_heading = "Output")]
+    pub outputs: Vec<Output>,
+
+    /// Write the summary and the ledger to this file as JSON.
+    #[arg(long, value_name = "PATH", help_heading = "Output")]
+    pub summary: Option<PathBuf>,
+
+    /// Leave the Community ID out of the records.
+    ///
+    /// It costs a SHA-1 for each record.
+    #[arg(long, help_heading = "Output")]
+    pub no_community_id: bool,
+
+    /// Only frames that this expression matches, in tcpdump's syntax (see pcap-filter(7)).
+    ///
+    /// The others are counted as filtered. An expression that does not compile is refused
+    /// before anything is read or opened.
+    #[arg(long, value_name = "EXPRESSION", help_heading = "Frames")]
+    pub filter: Option<String>,
+
+    /// How many flows are followed at once, all workers together.
+    ///
+    /// The memory is taken at start. When the table is full, the flow that is worth least
+    /// is evicted, with a record.
+    #[arg(long, value_name = "N", default_value_t = 100_000, help_heading = "Flows")]
+    pub max_flows: usize,
+
+    /// End flows that were silent for TIME; several with commas.
+    ///
+    /// NAME is tcp-embryonic (default 10s), tcp-established (300s), tcp-half-closed (120s),
+    /// tcp-closed (5s), udp (60s) or other (30s). TIME is in s unless it ends with ms, m or h.
+    #[arg(long, value_name = "NAME=TIME", value_delimiter = ',', value_parser = values::idle_timeout, help_heading = "Flows")]
+    pub idle_timeout: Vec<IdleTimeout>,
+
+    /// Write an interim record of a flow that goes on for TIME; off for none.
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = values::duration_or_off, help_heading = "Flows")]
+    // Spelled in full: clap would take `Option` for an optional argument.
+    pub active_timeout: std::option::Option<Duration>,
+
+    /// A VLAN that differs is a different flow.
+    #[arg(long, help_heading = "Flows")]
+    pub key_vlan: bool,
+
+    /// An interface of the capture that differs is a different flow.
+    #[arg(long, help_heading = "Flows")]
+    pub key_interface: bool,
+
+    /// Serve /metrics (Prometheus), /healthz and /readyz at this address; port 0 takes any.
+    ///
+    /// The address that was bound is printed to standard error.
+    #[arg(long, value_name = "ADDR:PORT", help_heading = "Operation")]
+    pub metrics: Option<SocketAddr>,
+
+    /// How messages are written to standard error.
+    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Operation")]
+    pub log_format: LogFormat,
 }
 
 /// Arguments of `replay`.
@@ -90,22 +169,9 @@ pub struct ReplayArgs {
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
 
-    /// Write records here, as KIND:WHERE; may be given several times.
-    ///
-    /// jsonl:PATH writes one JSON object a record and line; jsonl:- is standard output. Without
-    /// an output, flows are only counted.
-    #[arg(short, long = "output", value_name = "KIND:WHERE", value_parser = values::output, help_heading = "Output")]
-    pub outputs: Vec<Output>,
-
-    /// Write the summary and the ledger to this file as JSON.
-    #[arg(long, value_name = "PATH", help_heading = "Output")]
-    pub summary: Option<PathBuf>,
-
-    /// Leave the Community ID out of the records.
-    ///
-    /// It costs a SHA-1 for each record.
-    #[arg(long, help_heading = "Output")]
-    pub no_community_id: bool,
+    /// Shared with the other commands.
+    #[command(flatten)]
+    pub common: CommonArgs,
 
     /// How fast: max, realtime, or a factor such as 10x.
     #[arg(long, value_name = "SPEED", default_value = "max", value_parser = values::speed, help_heading = "Replay")]
@@ -118,32 +184,6 @@ pub struct ReplayArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128), help_heading = "Replay")]
     pub workers: u16,
 
-    /// Only frames that this expression matches, in tcpdump's syntax (see pcap-filter(7)).
-    ///
-    /// The others are counted as filtered. An expression that does not compile is refused
-    /// before anything is read.
-    #[arg(long, value_name = "EXPRESSION", help_heading = "Replay")]
-    pub filter: Option<String>,
-
-    /// How many flows are followed at once, all workers together.
-    ///
-    /// The memory is taken at start. When the table is full, the flow that is worth least
-    /// is evicted, with a record.
-    #[arg(long, value_name = "N", default_value_t = 100_000, help_heading = "Flows")]
-    pub max_flows: usize,
-
-    /// End flows that were silent for TIME; several with commas.
-    ///
-    /// NAME is tcp-embryonic (default 10s), tcp-established (300s), tcp-half-closed (120s),
-    /// tcp-closed (5s), udp (60s) or other (30s). TIME is in s unless it ends with ms, m or h.
-    #[arg(long, value_name = "NAME=TIME", value_delimiter = ',', value_parser = values::idle_timeout, help_heading = "Flows")]
-    pub idle_timeout: Vec<IdleTimeout>,
-
-    /// Write an interim record of a flow that goes on for TIME; off for none.
-    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = values::duration_or_off, help_heading = "Flows")]
-    // Spelled in full: clap would take `Option` for an optional argument.
-    pub active_timeout: std::option::Option<Duration>,
-
     /// Put the byte stream of every TCP connection together, and count what is missing.
     ///
     /// The bytes are thrown away; gaps, segments dropped as out of order and bytes dropped by a full buffer
@@ -151,29 +191,77 @@ pub struct ReplayArgs {
     #[arg(long, help_heading = "Flows")]
     pub reassemble: bool,
 
-    /// A VLAN that differs is a different flow.
-    #[arg(long, help_heading = "Flows")]
-    pub key_vlan: bool,
-
-    /// An interface of the capture that differs is a different flow.
-    #[arg(long, help_heading = "Flows")]
-    pub key_interface: bool,
-
-    /// Serve /metrics (Prometheus), /healthz and /readyz at this address; port 0 takes any.
-    ///
-    /// The address that was bound is printed to standard error.
-    #[arg(long, value_name = "ADDR:PORT", help_heading = "Operation")]
-    pub metrics: Option<SocketAddr>,
-
     /// Keep serving after the end, until SIGINT or SIGTERM.
     #[arg(long, requires = "metrics", help_heading = "Operation")]
     pub hold: bool,
 
-    /// How messages are written to standard error.
-    #[arg(long, value_name = "FORMAT", default_value = "text", help_heading = "Operation")]
-    pub log_format: LogFormat,
-
     /// No progress bar on a terminal.
     #[arg(long, help_heading = "Operation")]
     pub no_progress: bool,
+}
+
+/// Arguments of `live`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "\
+Captures on SPAN or TAP ports, tracks the flows and writes one record for each flow that ends, and one for each that has
+gone on for the active timeout, until SIGINT or SIGTERM: then every live flow ends with a record. One pinned worker has one
+queue of every interface. Every frame that a queue had is accounted for: tracked, filtered out, unmatched, or lost under a
+named reason.
+
+The ports are only listened to. AF_XDP takes frames off a port before the host's own network stack sees them, so it refuses a
+port that the host uses, unless --take-traffic says that this is wanted. auto takes AF_XDP where it will do, else AF_PACKET.",
+    after_long_help = after_help(LIVE_EXAMPLES)
+)]
+pub struct LiveArgs {
+    /// A port to listen on; for a TAP, one for each direction.
+    #[arg(
+        short,
+        long = "interface",
+        required = true,
+        value_name = "NAME",
+        help_heading = "Frames"
+    )]
+    pub interfaces: Vec<String>,
+
+    /// How frames are captured.
+    #[arg(long, value_name = "BACKEND", default_value = "auto", help_heading = "Frames")]
+    pub backend: BackendName,
+
+    /// How many pinned threads capture and track: as many as the port has queues, or a number up to 128.
+    #[arg(long, value_name = "auto|N", default_value = "auto", value_parser = values::workers, help_heading = "Frames")]
+    pub workers: Workers,
+
+    /// Let AF_XDP take frames that the host's own network stack then does not get.
+    #[arg(long, help_heading = "Frames")]
+    pub take_traffic: bool,
+
+    /// Shared with the other commands.
+    #[command(flatten)]
+    pub common: CommonArgs,
+}
+
+/// A number of workers, or as many as there are queues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Workers(pub Option<usize>);
+
+/// Backends by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum BackendName {
+    /// The best that the ports allow.
+    Auto,
+    /// AF_XDP with our own program: zero-copy, or native with a copy.
+    AfXdp,
+    /// AF_PACKET with a ring.
+    AfPacket,
+}
+
+impl From<BackendName> for Backend {
+    fn from(name: BackendName) -> Self {
+        match name {
+            BackendName::Auto => Self::Auto,
+            BackendName::AfXdp => Self::AfXdp,
+            BackendName::AfPacket => Self::AfPacket,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! Exit codes, all in one place; `--help` prints the same table.
 
-use crate::sensor::replay::Outcome;
+use crate::sensor::run::Outcome;
 
 /// How the program ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,11 +55,12 @@ pub const USAGE: u8 = 2;
 /// The table as `--help` prints it.
 pub const HELP: &str = "\
 Exit codes:
-    0  the captures were read to their end, every record was written, the ledger balances
+    0  the captures were read to their end (replay), or a signal ended the run (live); every record was written,
+       the ledger balances
     1  something failed while running; the message says what
     2  the command line was refused; nothing was read or written
-    3  a capture file is broken: what could be read was processed and written
+    3  a capture file is broken, or every interface went away: what could be read was processed and written
     4  records could not be written to an output; they are counted as dropped
     5  the ledger does not balance: a bug of flowscope, please report it
-  130  ended by SIGINT or SIGTERM: every live flow ended with a record
+  130  replay was ended early by SIGINT or SIGTERM: every live flow ended with a record
   141  whoever read standard output went away; reading stopped, the rest is counted as dropped";

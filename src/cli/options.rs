@@ -1,10 +1,11 @@
 //! Parsed arguments → one validated value. What is refused here is refused before a file is opened.
 
-use super::args::ReplayArgs;
+use super::args::{CommonArgs, LiveArgs, ReplayArgs, Workers};
 use crate::flow::config::ConfigError;
 use crate::flow::{ByFiveTuple, TrackerConfig};
+use crate::sensor::backends::Wanted;
 use crate::sensor::filter::{Filter, FilterError};
-use crate::sensor::options::{Output, ReplayOptions};
+use crate::sensor::options::{LiveOptions, Output, ReplayOptions};
 
 /// Why a command line was refused.
 #[derive(Debug, thiserror::Error)]
@@ -12,6 +13,9 @@ pub enum UsageError {
     /// Two outputs of the same place.
     #[error("the output {0} is given twice: give each place once")]
     OutputTwice(String),
+    /// Two captures of the same port.
+    #[error("the interface {0} is given twice: its frames would be counted twice")]
+    InterfaceTwice(String),
     /// A filter that does not compile.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -44,8 +48,14 @@ fn tracker_refused(error: &ConfigError) -> String {
     }
 }
 
-/// Validates.
-pub fn validate(args: ReplayArgs) -> Result<ReplayOptions, UsageError> {
+/// What [`CommonArgs`] come to.
+struct Common {
+    filter: Option<Filter>,
+    extractor: ByFiveTuple,
+    tracker: TrackerConfig,
+}
+
+fn common(args: &CommonArgs, workers: usize) -> Result<Common, UsageError> {
     for (index, output) in args.outputs.iter().enumerate() {
         if args.outputs[..index].contains(output) {
             let Output::Jsonl(target) = output;
@@ -59,27 +69,63 @@ pub fn validate(args: ReplayArgs) -> Result<ReplayOptions, UsageError> {
     };
     args.idle_timeout.iter().for_each(|timeout| timeout.apply(&mut tracker.idle));
     tracker.validate().map_err(UsageError::Tracker)?;
-    let workers = usize::from(args.workers);
     if args.max_flows < workers {
         let max_flows = args.max_flows;
         return Err(UsageError::FewerFlowsThanWorkers { max_flows, workers });
     }
+    Ok(Common {
+        filter: args.filter.as_deref().map(Filter::compile).transpose()?,
+        extractor: ByFiveTuple { vlan: args.key_vlan, interface: args.key_interface },
+        tracker,
+    })
+}
+
+/// Validates arguments of `replay`.
+pub fn replay(args: ReplayArgs) -> Result<ReplayOptions, UsageError> {
+    let workers = usize::from(args.workers);
+    let Common { filter, extractor, tracker } = common(&args.common, workers)?;
     if args.reassemble && workers > 1 {
         return Err(UsageError::ReassembleSteered(workers));
     }
     Ok(ReplayOptions {
         files: args.files,
-        outputs: args.outputs,
-        summary: args.summary,
-        community_id: !args.no_community_id,
+        outputs: args.common.outputs,
+        summary: args.common.summary,
+        community_id: !args.common.no_community_id,
         speed: args.speed,
         reassemble: args.reassemble,
         workers,
-        filter: args.filter.as_deref().map(Filter::compile).transpose()?,
-        extractor: ByFiveTuple { vlan: args.key_vlan, interface: args.key_interface },
+        filter,
+        extractor,
         tracker,
-        metrics: args.metrics,
+        metrics: args.common.metrics,
         hold: args.hold,
         progress: !args.no_progress,
+    })
+}
+
+/// Validates arguments of `live`.
+pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
+    let Workers(workers) = args.workers;
+    let Common { extractor, tracker, .. } = common(&args.common, workers.unwrap_or(1))?;
+    for (index, name) in args.interfaces.iter().enumerate() {
+        if args.interfaces[..index].contains(name) {
+            return Err(UsageError::InterfaceTwice(name.clone()));
+        }
+    }
+    Ok(LiveOptions {
+        wanted: Wanted {
+            interfaces: args.interfaces,
+            backend: args.backend.into(),
+            workers,
+            take_traffic: args.take_traffic,
+        },
+        outputs: args.common.outputs,
+        summary: args.common.summary,
+        community_id: !args.common.no_community_id,
+        filter: args.common.filter,
+        extractor,
+        tracker,
+        metrics: args.common.metrics,
     })
 }

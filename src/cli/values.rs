@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::args::Workers;
 use crate::export::sink::Target;
 use crate::flow::IdleTimeouts;
 use crate::sensor::options::{Output, Speed};
@@ -18,6 +19,18 @@ pub fn speed(text: &str) -> Result<Speed, String> {
         .filter(|times| times.is_finite() && (1e-6..=1e9).contains(times))
         .map(Speed::Times)
         .ok_or_else(|| "give max, realtime, or a factor such as 10x or 0.5x".to_owned())
+}
+
+/// Parses `auto` or 1 to 128.
+pub fn workers(text: &str) -> Result<Workers, String> {
+    if text == "auto" {
+        return Ok(Workers(None));
+    }
+    text.parse::<usize>()
+        .ok()
+        .filter(|workers| (1..=128).contains(workers))
+        .map(|workers| Workers(Some(workers)))
+        .ok_or_else(|| "give auto, or a number from 1 to 128".to_owned())
 }
 
 /// Parses a time: `300s`, `5m`, `1h`, `500ms`, or a number of seconds.

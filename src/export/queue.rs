@@ -81,6 +81,16 @@ impl<T> Queue<T> {
         }
     }
 
+    /// Appends an item if there is room. `Err` gives it back when there is none, or when the queue is closed.
+    pub fn try_push(&self, item: T) -> Result<(), T> {
+        if self.closed.load(Ordering::Acquire) {
+            return Err(item);
+        }
+        self.items.push(item)?;
+        self.takers.wake();
+        Ok(())
+    }
+
     /// Takes the oldest item, waiting for one. `None` when the queue is closed and empty.
     pub fn pop(&self) -> Option<T> {
         loop {
@@ -169,6 +179,15 @@ mod tests {
         queue.close();
         assert_eq!(queue.push(2), Err(2));
         assert_eq!((queue.pop(), queue.pop()), (Some(1), None));
+    }
+
+    #[test]
+    fn who_does_not_wait_gets_its_item_back() {
+        let queue = Queue::new(1);
+        assert_eq!((queue.try_push(1), queue.try_push(2)), (Ok(()), Err(2)));
+        assert_eq!(queue.pop(), Some(1));
+        queue.close();
+        assert_eq!(queue.try_push(3), Err(3));
     }
 
     #[test]

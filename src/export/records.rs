@@ -33,6 +33,15 @@ pub struct EventCounts {
     pub anomalies: u64,
 }
 
+/// What is done when an output is slower than what comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WhenFull {
+    /// Wait: a file does not run away.
+    Wait,
+    /// Drop records, and count them: the wire does.
+    Drop,
+}
+
 /// Turns events into records.
 #[derive(Debug)]
 pub struct RecordWriter {
@@ -41,12 +50,13 @@ pub struct RecordWriter {
     line: Box<Line>,
     chunk_since: Instant,
     with_community_id: bool,
+    when_full: WhenFull,
     counts: EventCounts,
 }
 
 impl RecordWriter {
     /// Writes to all of `sinks`; with none, records are only counted.
-    pub fn new(sinks: Vec<SinkHandle>, with_community_id: bool) -> Self {
+    pub fn new(sinks: Vec<SinkHandle>, with_community_id: bool, when_full: WhenFull) -> Self {
         let bytes = sinks.first().map(SinkHandle::buffer).unwrap_or_default();
         Self {
             sinks,
@@ -54,6 +64,7 @@ impl RecordWriter {
             line: Box::default(),
             chunk_since: Instant::now(),
             with_community_id,
+            when_full,
             counts: EventCounts::default(),
         }
     }
@@ -70,13 +81,17 @@ impl RecordWriter {
         if self.chunk.records == 0 {
             return;
         }
+        let push = |sink: &SinkHandle, chunk| match self.when_full {
+            WhenFull::Wait => sink.push(chunk),
+            WhenFull::Drop => sink.push_or_drop(chunk),
+        };
         for other in others {
             let mut bytes = other.buffer();
             bytes.extend_from_slice(&self.chunk.bytes);
-            other.push(Chunk { bytes, records: self.chunk.records });
+            push(other, Chunk { bytes, records: self.chunk.records });
         }
         let next = Chunk { bytes: first.buffer(), records: 0 };
-        first.push(std::mem::replace(&mut self.chunk, next));
+        push(first, std::mem::replace(&mut self.chunk, next));
     }
 
     /// Hands over what has waited for a second, so that a slow replay does not sit on its records.

@@ -1,8 +1,8 @@
 //! The writing end: one thread a sink, which takes full buffers from a bounded queue.
 //!
 //! Contract: every record handed to a sink is counted once, as written or as dropped under a
-//! [`DropReason`]; counts are exact to the record when a write breaks off half-way. The queue waits when
-//! it is full. After the first failed write a sink takes and drops, so that nobody waits for it.
+//! [`DropReason`]; counts are exact to the record when a write breaks off half-way. Who hands over a chunk chooses
+//! whether to wait for room or to drop its records. After the first failed write a sink takes and drops, so that nobody waits for it.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -38,17 +38,20 @@ pub enum DropReason {
     ReaderGone,
     /// The operating system refused the write.
     WriteFailed,
+    /// The output was slower than the traffic, which does not wait.
+    QueueFull,
 }
 
 impl DropReason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 2] = [Self::ReaderGone, Self::WriteFailed];
+    pub const ALL: [Self; 3] = [Self::ReaderGone, Self::WriteFailed, Self::QueueFull];
 
     /// As metrics and summaries spell it.
     pub const fn label(self) -> &'static str {
         match self {
             Self::ReaderGone => "reader_gone",
             Self::WriteFailed => "write_failed",
+            Self::QueueFull => "queue_full",
         }
     }
 }
@@ -186,6 +189,15 @@ impl SinkHandle {
         }
     }
 
+    /// Hands over a chunk if there is room at once; else its records are dropped.
+    pub fn push_or_drop(&self, chunk: Chunk) {
+        if chunk.records != 0
+            && let Err(chunk) = self.shared.queue.try_push(chunk)
+        {
+            self.shared.drop_records(DropReason::QueueFull, chunk.records);
+        }
+    }
+
     /// An empty buffer, used before if there is one.
     pub fn buffer(&self) -> Vec<u8> {
         self.shared.recycled.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
@@ -312,7 +324,7 @@ mod tests {
         sink.finish();
         let counts = handle.counts();
         assert_eq!((counts.written, counts.bytes), (2, 11));
-        assert_eq!(counts.dropped, [4, 0]);
+        assert_eq!(counts.dropped, [4, 0, 0]);
         assert!(handle.failed());
         assert!(handle.error().is_some());
     }

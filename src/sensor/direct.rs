@@ -85,12 +85,20 @@ pub struct Direct<T> {
     records: RecordWriter,
     figures: WorkerFigures,
     shard: Arc<CachePadded<WorkerShard>>,
+    is_live: bool,
 }
 
 impl<T: Tracking> Direct<T> {
     /// Counts into `shard`.
     pub fn new(tracking: T, records: RecordWriter, shard: Arc<CachePadded<WorkerShard>>) -> Self {
-        Self { tracking, records, figures: WorkerFigures::default(), shard }
+        Self { tracking, records, figures: WorkerFigures::default(), shard, is_live: false }
+    }
+
+    /// For frames that do not wait: never more than some flows end at a time, and records are handed over once a
+    /// second.
+    #[must_use]
+    pub fn live(self) -> Self {
+        Self { is_live: true, ..self }
     }
 
     /// The capture is over at `last`: every live flow ends, every record is handed over.
@@ -120,7 +128,10 @@ impl<T: Tracking> Stage for Direct<T> {
 
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {
         // Nothing waits at the door while a file is read, so all that is due ends now.
-        while self.tracking.handle_timeout(now, &mut self.records) {}
+        while self.tracking.handle_timeout(now, &mut self.records) && !self.is_live {}
+        if self.is_live {
+            self.records.flush_if_old();
+        }
         self.publish(figures);
     }
 

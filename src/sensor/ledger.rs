@@ -47,9 +47,9 @@ impl Ledger {
         let Figures { reader, workers, sinks } = figures;
         let mut equations = vec![
             equation(
-                "frames offered = delivered + not due at the stop",
+                "frames offered = delivered + lost before us + not due",
                 reader.offered,
-                reader.delivered + reader.not_due,
+                reader.delivered + reader.dropped.iter().sum::<u64>() + reader.not_due,
             ),
             equation(
                 "frames delivered = filtered + decoded",
@@ -145,7 +145,7 @@ mod tests {
             ended: [1, 0, 0, 0, 0, 0, 1, 0],
             ..WorkerFigures::default()
         };
-        let counts = SinkCounts { written: 1, bytes: 300, dropped: [2, 0] };
+        let counts = SinkCounts { written: 1, bytes: 300, dropped: [2, 0, 0] };
         Figures { reader, workers, sinks: vec![("standard output".to_owned(), counts)] }
     }
 

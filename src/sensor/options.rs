@@ -1,8 +1,9 @@
-//! What a replay is told: one type, already validated.
+//! What a run is told: one type for each kind, already validated.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use super::backends::Wanted;
 use super::filter::Filter;
 use crate::export::sink::Target;
 use crate::flow::{ByFiveTuple, TrackerConfig};
@@ -21,6 +22,27 @@ pub enum Speed {
 pub enum Output {
     /// One JSON object a line.
     Jsonl(Target),
+}
+
+/// Everything that a live run needs to know.
+#[derive(Clone, Debug)]
+pub struct LiveOptions {
+    /// What is captured, and how.
+    pub wanted: Wanted,
+    /// Where records go.
+    pub outputs: Vec<Output>,
+    /// Where the summary goes as JSON.
+    pub summary: Option<PathBuf>,
+    /// Whether records have a Community ID.
+    pub community_id: bool,
+    /// What frames are wanted: an expression that compiles.
+    pub filter: Option<String>,
+    /// What makes a flow.
+    pub extractor: ByFiveTuple,
+    /// How flows are tracked; `max_flows` is that of all workers together.
+    pub tracker: TrackerConfig,
+    /// Where metrics are served.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Everything that a replay needs to know.

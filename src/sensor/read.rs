@@ -4,11 +4,16 @@
 //! for every backend and for both shapes. Every frame that the capture hands over is counted as
 //! delivered once, and then as filtered or handed on.
 
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+
 use super::filter::Filter;
 use super::input::Stopped;
 use super::pace::Pacer;
-use super::shard::{Board, ReaderFigures};
+use super::shard::{Board, ReaderFigures, ReaderShard};
 use super::stop::Stop;
+use crate::capture::live::DropReason;
 use crate::capture::{Capture, CaptureError};
 use crate::export::sink::SinkHandle;
 use crate::frame::{Frame, LinkType};
@@ -42,6 +47,9 @@ pub struct ReadLoop {
     pacer: Option<Pacer>,
     stop: Stop,
     board: Board,
+    shard: Arc<CachePadded<ReaderShard>>,
+    /// What time it is while nothing comes; without it, the capture's time stands still then.
+    clock: Option<fn() -> Timestamp>,
     figures: ReaderFigures,
     links: Vec<(LinkType, u64)>,
     now: Timestamp,
@@ -50,8 +58,10 @@ pub struct ReadLoop {
 /// How far a capture is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
-    /// Frames that it read.
+    /// Frames that it had for us.
     pub frames: u64,
+    /// Those of them that were lost, by [`DropReason`].
+    pub dropped: [u64; DropReason::ALL.len()],
     /// Bytes that it read, as stored.
     pub file_bytes: u64,
 }
@@ -66,17 +76,32 @@ pub struct ReadEnd {
 }
 
 impl ReadLoop {
-    /// A loop that counts into the board's reader shard.
-    pub fn new(filter: Option<Filter>, pacer: Option<Pacer>, stop: Stop, board: Board) -> Self {
+    /// A loop that counts into one of the board's reader shards.
+    pub fn new(
+        filter: Option<Filter>,
+        pacer: Option<Pacer>,
+        stop: Stop,
+        board: Board,
+        shard: Arc<CachePadded<ReaderShard>>,
+    ) -> Self {
         Self {
             filter,
             pacer,
             stop,
             board,
+            shard,
+            clock: None,
             figures: ReaderFigures::default(),
             links: Vec::with_capacity(LINKS_MAX),
             now: Timestamp::ZERO,
         }
+    }
+
+    /// Looks at a clock once a batch, so that time goes on while nothing comes.
+    #[must_use]
+    pub fn with_clock(mut self, clock: fn() -> Timestamp) -> Self {
+        self.clock = Some(clock);
+        self
     }
 
     /// Reads until the end of the capture, a stop, or until every output has failed.
@@ -93,19 +118,43 @@ impl ReadLoop {
                 end.stopped = true;
                 break;
             }
-            match capture.with_batch(|frames| self.batch(frames, stage)) {
-                Ok(Some(())) => {
-                    self.publish(stage, position(capture));
-                }
-                Ok(None) => break,
-                // What was told to stop is not broken: the flag says so at the next turn.
-                Err(error) if Stopped::is(&error) => {}
-                // Others of several files may have more.
-                Err(error) => end.errors.push(error),
+            if !self.turn(capture, stage, &position, &mut end) {
+                break;
             }
         }
         self.publish(stage, position(capture));
         end
+    }
+
+    /// Reads what a capture that was told to stop still has.
+    pub fn run_out<C: Capture, S: Stage>(
+        &mut self,
+        capture: &mut C,
+        stage: &mut S,
+        position: impl Fn(&C) -> Position,
+        end: &mut ReadEnd,
+    ) {
+        while self.turn(capture, stage, &position, end) {}
+        self.publish(stage, position(capture));
+    }
+
+    /// One batch; `false` at the end of the capture.
+    fn turn<C: Capture, S: Stage>(
+        &mut self,
+        capture: &mut C,
+        stage: &mut S,
+        position: &impl Fn(&C) -> Position,
+        end: &mut ReadEnd,
+    ) -> bool {
+        match capture.with_batch(|frames| self.batch(frames, stage)) {
+            Ok(Some(())) => self.publish(stage, position(capture)),
+            Ok(None) => return false,
+            // What was told to stop is not broken: the flag says so at the next turn.
+            Err(error) if Stopped::is(&error) => {}
+            // Others of several files may have more.
+            Err(error) => end.errors.push(error),
+        }
+        true
     }
 
     /// The latest time seen.
@@ -136,12 +185,16 @@ impl ReadLoop {
     fn publish<S: Stage>(&mut self, stage: &mut S, position: Position) {
         self.figures.file_bytes = position.file_bytes;
         self.figures.offered = position.frames;
+        self.figures.dropped = position.dropped;
+        if let Some(clock) = self.clock {
+            self.now = self.now.max(clock());
+        }
         self.tick(stage);
     }
 
     fn tick<S: Stage>(&mut self, stage: &mut S) {
         stage.tick(self.now, &mut self.figures);
-        self.board.reader.store(&mut self.figures);
+        self.shard.store(&mut self.figures);
     }
 
     fn batch<S: Stage>(&mut self, frames: &[Frame<'_>], stage: &mut S) {

@@ -5,7 +5,7 @@
 //! counted as dropped, and the ledger is drawn up.
 
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,55 +15,26 @@ use super::direct::{Direct, Tracking};
 use super::http::{Readiness, Server};
 use super::input::{StoppableInput, Stopped};
 use super::ledger::Ledger;
-use super::options::{Output, ReplayOptions, Speed};
+use super::options::{ReplayOptions, Speed};
 use super::pace::Pacer;
 use super::progress::Progress;
 use super::read::{Position, ReadEnd, ReadLoop};
-use super::shard::{Board, Figures};
+use super::run::{
+    Outcome, open_outputs, outcome, report, serve, warn_of_uncovered_links, write_summary,
+};
+use super::shard::Board;
 use super::steer::{Steer, WorkerParts};
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
-use super::telemetry::Telemetry;
 use crate::capture::CaptureError;
 use crate::capture::file::{CaptureFiles, OpenOptions};
 use crate::driver::FlowDriver;
-use crate::export::sink::{DropReason, SinkHandle};
-use crate::export::{RecordWriter, Sink};
+use crate::export::sink::SinkHandle;
+use crate::export::{RecordWriter, Sink, WhenFull};
 use crate::flow::ingest::Ingest;
 use crate::flow::{ByFiveTuple, FlowTracker};
 use crate::reassembly::ReassemblyConfig;
 use crate::time::{Timestamp, duration_ns};
-
-/// How a run ended; the worst of what happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// Read to the end, everything written.
-    Complete,
-    /// A signal ended it early.
-    Interrupted,
-    /// A capture file is broken, or another of several is.
-    CaptureBroken,
-    /// Whoever read the output went away.
-    ReaderGone,
-    /// Records could not be written.
-    OutputFailed,
-    /// A frame or a record is not accounted for.
-    Unbalanced,
-}
-
-impl Outcome {
-    /// As the summary spells it.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Complete => "complete",
-            Self::Interrupted => "interrupted",
-            Self::CaptureBroken => "capture_broken",
-            Self::ReaderGone => "reader_gone",
-            Self::OutputFailed => "output_failed",
-            Self::Unbalanced => "unbalanced",
-        }
-    }
-}
 
 /// Replays, and says how it ended. `Err` is for what failed before the first frame, and for bugs.
 /// A second SIGINT or SIGTERM ends the process with `code_at_once`.
@@ -72,7 +43,7 @@ pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outc
     stop.on_signals(code_at_once).context("signals cannot be watched")?;
     let mut sinks = open_outputs(&options.outputs)?;
     let named = |sink: &Sink| (sink.name().to_owned(), sink.handle());
-    let board = Board::new(options.workers, sinks.iter().map(named).collect());
+    let board = Board::new(1, options.workers, sinks.iter().map(named).collect());
     let server = options.metrics.map(|addr| serve(addr, &board)).transpose()?;
     let opened = open_captures(&options.files, options.speed, &stop);
     let started = Instant::now();
@@ -99,6 +70,7 @@ pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outc
         elapsed: started.elapsed(),
         links: &read.links,
         reassembled: options.reassemble,
+        queues: Vec::new(),
     };
     let summary = Summary::new(&figures, ledger, facts);
     report(&summary, &board, outcome);
@@ -137,7 +109,9 @@ fn read(
         Speed::Max => None,
         Speed::Times(times) => Some(Pacer::new(times, stop.clone())),
     };
-    let mut reading = ReadLoop::new(options.filter.take(), pacer, stop.clone(), board.clone());
+    let shard = Arc::clone(&board.readers[0]);
+    let filter = options.filter.take();
+    let mut reading = ReadLoop::new(filter, pacer, stop.clone(), board.clone(), Arc::clone(&shard));
     let tracks = Tracks::new(options, board)?;
     if let Some(server) = server {
         server.set_readiness(Readiness::Reading);
@@ -155,7 +129,7 @@ fn read(
             end
         }
     };
-    board.reader.store(reading.figures());
+    shard.store(reading.figures());
     warn_of_uncovered_links(&reading);
     Ok(Read { end, links: reading.links().to_vec() })
 }
@@ -187,22 +161,7 @@ fn open_captures(
 }
 
 fn position(capture: &CaptureFiles) -> Position {
-    Position { frames: capture.frames(), file_bytes: capture.bytes_read() }
-}
-
-fn open_outputs(outputs: &[Output]) -> anyhow::Result<Vec<Sink>> {
-    let open = |output: &Output| {
-        let Output::Jsonl(target) = output;
-        Ok(Sink::open(target)?)
-    };
-    outputs.iter().map(open).collect()
-}
-
-fn serve(addr: std::net::SocketAddr, board: &Board) -> anyhow::Result<Server> {
-    let server = Server::start(addr, Telemetry::install(board.clone())?)?;
-    // Not a log message: whoever asked for port 0 needs it whatever RUST_LOG says.
-    eprintln!("serving metrics on http://{}/metrics", server.addr());
-    Ok(server)
+    Position { frames: capture.frames(), file_bytes: capture.bytes_read(), ..Position::default() }
 }
 
 /// Who tracks.
@@ -215,7 +174,7 @@ enum Tracks {
 impl Tracks {
     fn new(options: &ReplayOptions, board: &Board) -> anyhow::Result<Self> {
         let handles: Vec<SinkHandle> = board.sinks.iter().map(|(_, sink)| sink.clone()).collect();
-        let records = || RecordWriter::new(handles.clone(), options.community_id);
+        let records = || RecordWriter::new(handles.clone(), options.community_id, WhenFull::Wait);
         let tracker = || FlowTracker::new(options.extractor, options.worker_tracker());
         if let [shard] = board.workers.as_slice() {
             let shard = Arc::clone(shard);
@@ -231,55 +190,5 @@ impl Tracks {
             Ok(WorkerParts { tracker: tracker()?, records: records(), shard: Arc::clone(shard) })
         };
         board.workers.iter().map(parts).collect::<anyhow::Result<_>>().map(Self::Steered)
-    }
-}
-
-fn outcome(figures: &Figures, ledger: &Ledger, end: &ReadEnd, stop: &Stop) -> Outcome {
-    let dropped = |reason: DropReason| {
-        figures.sinks.iter().any(|(_, counts)| counts.dropped[reason as usize] != 0)
-    };
-    if !ledger.balanced {
-        Outcome::Unbalanced
-    } else if dropped(DropReason::WriteFailed) {
-        Outcome::OutputFailed
-    } else if dropped(DropReason::ReaderGone) {
-        Outcome::ReaderGone
-    } else if !end.errors.is_empty() {
-        Outcome::CaptureBroken
-    } else if end.stopped && stop.signalled() {
-        Outcome::Interrupted
-    } else {
-        Outcome::Complete
-    }
-}
-
-fn report(summary: &Summary, board: &Board, outcome: Outcome) {
-    eprint!("{summary}");
-    for (name, sink) in &board.sinks {
-        if let Some(error) = sink.error() {
-            tracing::error!(output = %name, %error, "records were dropped");
-        }
-    }
-    if outcome == Outcome::Unbalanced {
-        tracing::error!("the ledger does not balance: please report this with the summary");
-    }
-}
-
-fn write_summary(path: &Path, summary: &Summary) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(summary)?;
-    std::fs::write(path, text + "\n").with_context(|| {
-        format!("cannot write the summary to {}: choose another path", path.display())
-    })
-}
-
-fn warn_of_uncovered_links(reading: &ReadLoop) {
-    let Some(filter) = reading.filter() else { return };
-    for (link, frames) in reading.links().iter().filter(|(link, _)| !filter.covers(*link)) {
-        tracing::warn!(
-            link = link.name(),
-            frames,
-            filter = filter.expression(),
-            "the filter means nothing on this link type: its frames are counted as filtered"
-        );
     }
 }

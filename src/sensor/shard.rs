@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use crate::capture::live::{DropReason, QueueCounts};
 use crate::event::EndReason;
 use crate::export::records::EventCounts;
 use crate::export::sink::{SinkCounts, SinkHandle};
@@ -25,8 +26,10 @@ pub const FAULTS: usize = 7;
 pub struct ReaderFigures {
     /// Bytes of the capture read, as stored (compressed).
     pub file_bytes: u64,
-    /// Frames that the capture read.
+    /// Frames that the capture had for us: read from a file, or seen by the queues of an interface.
     pub offered: u64,
+    /// Frames lost before they came to the sensor, by [`DropReason`].
+    pub dropped: [u64; DropReason::ALL.len()],
     /// Frames that were read and not due yet when the run was told to stop.
     pub not_due: u64,
     /// Frames that came to the sensor.
@@ -58,7 +61,7 @@ pub struct ReaderFigures {
 }
 
 impl ReaderFigures {
-    const LEN: usize = 15 + FAULTS;
+    const LEN: usize = 15 + FAULTS + DropReason::ALL.len();
 
     /// Takes over what the ingest counted.
     pub fn set_ingest(&mut self, counters: &IngestCounters) {
@@ -74,6 +77,7 @@ impl ReaderFigures {
     fn each(&mut self, mut f: impl FnMut(&mut u64)) {
         f(&mut self.file_bytes);
         f(&mut self.offered);
+        self.dropped.iter_mut().for_each(&mut f);
         f(&mut self.not_due);
         f(&mut self.delivered);
         f(&mut self.delivered_bytes);
@@ -88,6 +92,28 @@ impl ReaderFigures {
         f(&mut self.fragments_unattributed);
         f(&mut self.first_ns);
         f(&mut self.last_ns);
+    }
+}
+
+impl ReaderFigures {
+    /// Adds another reader's.
+    pub fn add(&mut self, mut other: Self) {
+        let first_ns = match (self.delivered, other.delivered) {
+            (0, _) => other.first_ns,
+            (_, 0) => self.first_ns,
+            _ => self.first_ns.min(other.first_ns),
+        };
+        let last_ns = self.last_ns.max(other.last_ns);
+        let mut others = [0; Self::LEN];
+        let mut cells = others.iter_mut();
+        other.each(|value| {
+            if let Some(cell) = cells.next() {
+                *cell = *value;
+            }
+        });
+        let mut others = others.into_iter();
+        self.each(|value| *value = value.wrapping_add(others.next().unwrap_or(0)));
+        (self.first_ns, self.last_ns) = (first_ns, last_ns);
     }
 }
 
@@ -259,11 +285,48 @@ fn load_next<'a>(cells: &mut impl Iterator<Item = &'a AtomicU64>) -> u64 {
     cells.next().map_or(0, |cell| cell.load(Ordering::Relaxed))
 }
 
+/// A queue's cells: what its reader last heard of it.
+#[derive(Debug)]
+pub struct QueueShard {
+    /// The interface, as it was named.
+    pub interface: String,
+    /// The queue, or the socket where several share one: a label.
+    pub queue: String,
+    cells: [AtomicU64; 2 + DropReason::ALL.len()],
+}
+
+impl QueueShard {
+    /// Of a queue that has seen nothing.
+    pub fn new(interface: String, queue: String) -> Self {
+        Self { interface, queue, cells: [const { AtomicU64::new(0) }; 2 + DropReason::ALL.len()] }
+    }
+
+    /// Publishes; only its reader calls it.
+    pub fn store(&self, counts: &QueueCounts) {
+        let QueueCounts { offered, delivered, dropped } = counts;
+        let values = [offered, delivered].into_iter().chain(dropped);
+        let mut cells = self.cells.iter();
+        values.for_each(|value| store_next(&mut cells, *value));
+    }
+
+    /// Reads.
+    pub fn load(&self) -> QueueCounts {
+        let mut cells = self.cells.iter();
+        QueueCounts {
+            offered: load_next(&mut cells),
+            delivered: load_next(&mut cells),
+            dropped: std::array::from_fn(|_| load_next(&mut cells)),
+        }
+    }
+}
+
 /// All shards of a run, and the sinks.
 #[derive(Clone, Debug)]
 pub struct Board {
-    /// The reader's.
-    pub reader: Arc<CachePadded<ReaderShard>>,
+    /// One for each reading loop.
+    pub readers: Vec<Arc<CachePadded<ReaderShard>>>,
+    /// One for each queue of a live capture.
+    pub queues: Vec<Arc<CachePadded<QueueShard>>>,
     /// One for each worker.
     pub workers: Vec<Arc<CachePadded<WorkerShard>>>,
     /// Where records go, by name.
@@ -273,7 +336,7 @@ pub struct Board {
 /// The figures of a run at one moment.
 #[derive(Clone, Debug)]
 pub struct Figures {
-    /// The reader's.
+    /// The sums over reading loops.
     pub reader: ReaderFigures,
     /// The sums over workers.
     pub workers: WorkerFigures,
@@ -282,12 +345,13 @@ pub struct Figures {
 }
 
 impl Board {
-    /// All zero.
-    pub fn new(workers: usize, sinks: Vec<(String, SinkHandle)>) -> Self {
-        let reader = ReaderShard(std::array::from_fn(|_| AtomicU64::new(0)));
+    /// All zero: so many reading loops and workers.
+    pub fn new(readers: usize, workers: usize, sinks: Vec<(String, SinkHandle)>) -> Self {
+        let reader = || ReaderShard(std::array::from_fn(|_| AtomicU64::new(0)));
         let worker = || WorkerShard(std::array::from_fn(|_| AtomicU64::new(0)));
         Self {
-            reader: Arc::new(CachePadded::new(reader)),
+            readers: (0..readers).map(|_| Arc::new(CachePadded::new(reader()))).collect(),
+            queues: Vec::new(),
             workers: (0..workers).map(|_| Arc::new(CachePadded::new(worker()))).collect(),
             sinks,
         }
@@ -295,14 +359,12 @@ impl Board {
 
     /// Reads everything.
     pub fn figures(&self) -> Figures {
+        let mut reader = ReaderFigures::default();
+        self.readers.iter().for_each(|shard| reader.add(shard.load()));
         let mut workers = WorkerFigures::default();
         self.workers.iter().for_each(|worker| workers.add(worker.load()));
         let counts = |(name, sink): &(String, SinkHandle)| (name.clone(), sink.counts());
-        Figures {
-            reader: self.reader.load(),
-            workers,
-            sinks: self.sinks.iter().map(counts).collect(),
-        }
+        Figures { reader, workers, sinks: self.sinks.iter().map(counts).collect() }
     }
 }
 
@@ -327,13 +389,37 @@ mod tests {
         });
         assert_eq!(of_worker as usize, WorkerFigures::LEN);
 
-        let board = Board::new(2, Vec::new());
-        board.reader.store(&mut reader);
+        let board = Board::new(1, 2, Vec::new());
+        board.readers[0].store(&mut reader);
         board.workers.iter().for_each(|shard| shard.store(&mut worker));
         assert_eq!(board.figures().reader, reader);
         let mut twice = worker;
         twice.add(worker);
         assert_eq!(board.figures().workers, twice);
         assert_eq!(twice.tracked_bytes, 2 * worker.tracked_bytes);
+    }
+
+    #[test]
+    fn readers_add_up_but_for_their_times() {
+        let figures = |delivered, first_ns, last_ns| ReaderFigures {
+            delivered,
+            first_ns,
+            last_ns,
+            dropped: [delivered; DropReason::ALL.len()],
+            ..ReaderFigures::default()
+        };
+        let mut sum = ReaderFigures::default();
+        for (delivered, first_ns, last_ns) in [(2, 20, 30), (0, 0, 0), (3, 10, 25)] {
+            sum.add(figures(delivered, first_ns, last_ns));
+        }
+        assert_eq!(sum, figures(5, 10, 30));
+    }
+
+    #[test]
+    fn a_queue_s_counts_come_back() {
+        let shard = QueueShard::new("eth2".to_owned(), "0".to_owned());
+        let counts = QueueCounts { offered: 9, delivered: 3, dropped: [1, 2, 0, 3, 0, 0] };
+        shard.store(&counts);
+        assert_eq!(shard.load(), counts);
     }
 }

@@ -244,7 +244,7 @@ fn work(worker: usize, core: Option<CoreId>, lane: &Lane, parts: WorkerParts) {
 }
 
 /// The cores that this process may use, those whose number can be told to the system.
-fn cores(workers: usize) -> Vec<CoreId> {
+pub(super) fn cores(workers: usize) -> Vec<CoreId> {
     let mut cores = core_affinity::get_core_ids().unwrap_or_default();
     cores.retain(|core| core.id < CORE_IDS_END);
     if cores.is_empty() {

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::ledger::{FAULT_LABELS, Ledger, SinkReport};
 use super::read::OTHER_LINKS;
-use super::shard::{Figures, StreamFigures};
+use super::shard::{Figures, QueueShard, StreamFigures};
+use crate::capture::live::DropReason;
 use crate::event::EndReason;
 use crate::export::text::Line;
 use crate::frame::LinkType;
@@ -74,6 +75,39 @@ impl fmt::Display for Streams {
     }
 }
 
+/// What became of a live queue's frames.
+#[derive(Clone, Debug, Serialize)]
+pub struct QueueReport {
+    /// The interface.
+    pub interface: String,
+    /// The queue.
+    pub queue: String,
+    /// Frames that it had for us.
+    pub offered: u64,
+    /// Those that came to the sensor.
+    pub delivered: u64,
+    /// Those that were lost, by reason; only reasons that occurred.
+    pub dropped: std::collections::BTreeMap<&'static str, u64>,
+}
+
+impl From<&QueueShard> for QueueReport {
+    fn from(shard: &QueueShard) -> Self {
+        let counts = shard.load();
+        let dropped = DropReason::ALL
+            .iter()
+            .map(|reason| (reason.label(), counts.dropped[*reason as usize]))
+            .filter(|(_, frames)| *frames != 0)
+            .collect();
+        Self {
+            interface: shard.interface.clone(),
+            queue: shard.queue.clone(),
+            offered: counts.offered,
+            delivered: counts.delivered,
+            dropped,
+        }
+    }
+}
+
 /// The summary and the ledger of a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
@@ -81,6 +115,8 @@ pub struct Summary {
     pub outcome: &'static str,
     /// What was wrong with the capture.
     pub errors: Vec<String>,
+    /// Queues of the interfaces, of a live run.
+    pub queues: Vec<QueueReport>,
     /// Capture files read.
     pub files: usize,
     /// Bytes of them read, as stored.
@@ -146,6 +182,8 @@ pub struct RunFacts<'a> {
     pub links: &'a [(LinkType, u64)],
     /// Whether streams were put together.
     pub reassembled: bool,
+    /// Queues of the interfaces.
+    pub queues: Vec<QueueReport>,
 }
 
 impl Summary {
@@ -160,6 +198,7 @@ impl Summary {
         Self {
             outcome: facts.outcome,
             errors: facts.errors,
+            queues: facts.queues,
             files: facts.files,
             file_bytes: reader.file_bytes,
             first: time(reader.first_ns),
@@ -231,6 +270,18 @@ impl fmt::Display for Summary {
         )?;
         if let (Some(first), Some(last)) = (&self.first, &self.last) {
             row(f, "captured", &format!("{first} to {last}, {:.3} s", self.capture_seconds))?;
+        }
+        for queue in &self.queues {
+            let name = format!("{} queue {}", queue.interface, queue.queue);
+            let mut text = format!(
+                "{} offered, {} delivered",
+                grouped(queue.offered),
+                grouped(queue.delivered)
+            );
+            for (reason, frames) in &queue.dropped {
+                write!(text, ", {} LOST ({reason})", grouped(*frames))?;
+            }
+            row(f, &name, &text)?;
         }
         if self.frames_filtered != 0 {
             row(f, "filtered out", &grouped(self.frames_filtered))?;

@@ -11,7 +11,8 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::ledger::FAULT_LABELS;
-use super::shard::{Board, FAULTS, Figures};
+use super::shard::{Board, FAULTS, Figures, QueueShard};
+use crate::capture::live::DropReason as LossReason;
 use crate::export::sink::DropReason;
 use crate::obs::{Publisher, Registry, SIDE_LABELS};
 
@@ -42,6 +43,12 @@ pub const METRIC_STREAM_BYTES_IN_ORDER: &str = "flowscope_reassembly_bytes_in_or
 pub const METRIC_STREAM_GAPS: &str = "flowscope_reassembly_gaps_total";
 /// Their bytes, by `side`.
 pub const METRIC_STREAM_BYTES_MISSING: &str = "flowscope_reassembly_bytes_missing_total";
+/// Frames that a live queue had for us, by `interface` and `queue`.
+pub const METRIC_QUEUE_FRAMES_OFFERED: &str = "flowscope_queue_frames_offered_total";
+/// Frames of a live queue that came to the sensor, by `interface` and `queue`.
+pub const METRIC_QUEUE_FRAMES_DELIVERED: &str = "flowscope_queue_frames_delivered_total";
+/// Frames of a live queue that were lost, by `interface`, `queue` and `reason`.
+pub const METRIC_QUEUE_FRAMES_DROPPED: &str = "flowscope_queue_frames_dropped_total";
 /// Bytes of the capture read, as stored.
 pub const METRIC_CAPTURE_BYTES_READ: &str = "flowscope_capture_bytes_read_total";
 
@@ -55,6 +62,7 @@ pub struct Telemetry {
 struct Inner {
     trackers: Publisher,
     ledger: LedgerMetrics,
+    queues: Vec<QueueMetrics>,
 }
 
 impl Telemetry {
@@ -67,6 +75,7 @@ impl Telemetry {
         let inner = Inner {
             trackers: Publisher::without_histograms(Registry::global()),
             ledger: LedgerMetrics::new(board.sinks.len()),
+            queues: board.queues.iter().map(|queue| QueueMetrics::new(queue)).collect(),
         };
         Ok(Self { prometheus, board, inner: Mutex::new(inner) })
     }
@@ -76,6 +85,7 @@ impl Telemetry {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let totals = inner.trackers.publish();
         inner.ledger.set(&self.board.figures());
+        inner.queues.iter().zip(&self.board.queues).for_each(|(metrics, queue)| metrics.set(queue));
         let mut text = self.prometheus.render();
         totals.render_histograms(&mut text);
         text
@@ -85,6 +95,37 @@ impl Telemetry {
 impl fmt::Debug for Telemetry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Telemetry").field("board", &self.board).finish_non_exhaustive()
+    }
+}
+
+/// Handles of one live queue's metrics.
+struct QueueMetrics {
+    offered: Counter,
+    delivered: Counter,
+    dropped: [Counter; LossReason::ALL.len()],
+}
+
+impl QueueMetrics {
+    /// As many label values as queues were opened, fixed at start.
+    fn new(queue: &QueueShard) -> Self {
+        let labels = [("interface", queue.interface.clone()), ("queue", queue.queue.clone())];
+        let dropped = |reason: LossReason| {
+            let [interface, number] = labels.clone();
+            let labels = [interface, number, ("reason", reason.label().to_owned())];
+            counter!(METRIC_QUEUE_FRAMES_DROPPED, &labels)
+        };
+        Self {
+            offered: counter!(METRIC_QUEUE_FRAMES_OFFERED, &labels),
+            delivered: counter!(METRIC_QUEUE_FRAMES_DELIVERED, &labels),
+            dropped: LossReason::ALL.map(dropped),
+        }
+    }
+
+    fn set(&self, queue: &QueueShard) {
+        let counts = queue.load();
+        self.offered.absolute(counts.offered);
+        self.delivered.absolute(counts.delivered);
+        self.dropped.iter().zip(counts.dropped).for_each(|(metric, value)| metric.absolute(value));
     }
 }
 
@@ -169,6 +210,12 @@ fn describe() {
         (METRIC_STREAM_BYTES_IN_ORDER, "Bytes of TCP streams put in order, by side."),
         (METRIC_STREAM_GAPS, "Holes in TCP streams that were given up, by side."),
         (METRIC_STREAM_BYTES_MISSING, "Bytes missing in the holes that were given up, by side."),
+        (METRIC_QUEUE_FRAMES_OFFERED, "Frames that a queue of an interface had for the sensor."),
+        (METRIC_QUEUE_FRAMES_DELIVERED, "Frames of a queue that came to the sensor."),
+        (
+            METRIC_QUEUE_FRAMES_DROPPED,
+            "Frames of a queue that were lost before the sensor, by reason.",
+        ),
         (METRIC_CAPTURE_BYTES_READ, "Bytes of capture files read, as stored."),
     ] {
         describe_counter!(name, help);
