@@ -169,7 +169,7 @@ impl<K: Copy + Eq> Flows<K> {
         frame: Option<&Frame<'_>>,
         ears: &mut Ears<'_, O, S>,
     ) {
-        self.clock = self.clock.max(packet.ts);
+        self.clock = self.clock.max(packet.clock);
         let Some(slot) = found else {
             self.begin(packet, frame, ears);
             return;
@@ -252,8 +252,7 @@ impl<K: Copy + Eq> Flows<K> {
             let slight = self.hot[slot as usize].total_packets() == 1;
             if (is < was || before == TcpState::SynSent) && !slight {
                 // The packet counts for the deadline.
-                let clock = self.clock;
-                self.hot[slot as usize].touch(packet.ts, clock);
+                self.hot[slot as usize].touch(packet.ts, packet.clock);
                 self.reschedule(slot);
             }
         }
@@ -262,12 +261,11 @@ impl<K: Copy + Eq> Flows<K> {
 
     #[inline]
     fn count(&mut self, slot: u32, packet: &Packet<K>, now: u32) {
-        let clock = self.clock;
         let hot = &mut self.hot[slot as usize];
         let at = packet.end as usize;
         hot.packets[at] += u64::from(packet.frames);
         hot.bytes[at] += packet.wire_bytes;
-        hot.touch(packet.ts, clock);
+        hot.touch(packet.ts, packet.clock);
         self.counters.packets += u64::from(packet.frames);
         self.counters.bytes += packet.wire_bytes;
         let slight = hot.total_packets() == 1 + u64::from(packet.frames);

@@ -20,6 +20,11 @@ pub struct Ingest<E: FlowExtractor> {
     extractor: E,
     hasher: SeedableRandomState,
     fragments: FragmentTable,
+    /// The latest time seen.
+    clock: Timestamp,
+    /// When the fragment table next has work: before the first frame at or after it, so that it does not matter how frames
+    /// are cut into batches.
+    due: Timestamp,
     counters: IngestCounters,
 }
 
@@ -53,6 +58,8 @@ impl<E: FlowExtractor> Ingest<E> {
             extractor,
             hasher: SeedableRandomState::random(),
             fragments: FragmentTable::new(max_datagrams, fragment_timeout_ns),
+            clock: Timestamp::ZERO,
+            due: Timestamp::MAX,
             counters: IngestCounters::default(),
         }
     }
@@ -65,6 +72,9 @@ impl<E: FlowExtractor> Ingest<E> {
     /// Appends the packets of `frames` to `packets`; [`Packet::frame`] counts from 0 in `frames`.
     pub fn batch(&mut self, frames: &[Frame<'_>], packets: &mut Vec<Packet<E::Key>>) {
         for (index, frame) in frames.iter().enumerate() {
+            if frame.ts >= self.due {
+                self.handle_timeout(frame.ts, packets);
+            }
             decode_for(frame, OneFrame { ingest: self, frame, index, packets });
         }
         self.counters.frames += frames.len() as u64;
@@ -84,6 +94,7 @@ impl<E: FlowExtractor> Ingest<E> {
             return;
         };
         self.counters.packets += 1;
+        self.clock = self.clock.max(frame.ts);
         let tcp = match layers.transport {
             Transport::Tcp(tcp) => Some(tcp),
             _ => None,
@@ -92,6 +103,7 @@ impl<E: FlowExtractor> Ingest<E> {
             key: extracted.key,
             hash: self.hasher.hash_one(extracted.key),
             ts: frame.ts,
+            clock: self.clock,
             wire_bytes: u64::from(frame.wire_len),
             frames: 1,
             end: extracted.end,
@@ -123,9 +135,13 @@ impl<E: FlowExtractor> Ingest<E> {
         mut layers: Layers,
         packets: &mut Vec<Packet<E::Key>>,
     ) {
-        let Self { extractor, hasher, fragments, counters } = self;
-        let mut room = |held| give_up(extractor, hasher, counters, held, packets);
-        match fragments.place(&layers, frame.ts, frame.wire_len, &mut room) {
+        self.clock = self.clock.max(frame.ts);
+        let Self { extractor, hasher, fragments, clock, counters, .. } = self;
+        let mut giver = Giver { extractor, hasher, clock: *clock, counters, packets };
+        let mut room = |held| giver.give_up(held);
+        let placed = fragments.place(&layers, frame.ts, frame.wire_len, &mut room);
+        self.due = self.fragments.next_due().unwrap_or(Timestamp::MAX);
+        match placed {
             None => self.one(frame, index, &layers, packets),
             Some(Placed::Waits) => return,
             Some(Placed::Known(proto, transport, waited)) => {
@@ -143,8 +159,9 @@ impl<E: FlowExtractor> Ingest<E> {
                         }
                         ports => ports,
                     };
-                    let Self { extractor, hasher, counters, .. } = self;
-                    push_held(extractor, hasher, counters, &held, Role::Packet, packets);
+                    let Self { extractor, hasher, clock, counters, .. } = self;
+                    Giver { extractor, hasher, clock: *clock, counters, packets }
+                        .push(&held, Role::Packet);
                 }
             }
         }
@@ -175,6 +192,7 @@ impl<E: FlowExtractor> Ingest<E> {
             key: extracted.key,
             hash: self.hasher.hash_one(extracted.key),
             ts: frame.ts,
+            clock: self.clock,
             wire_bytes: 0,
             frames: 0,
             end: extracted.end,
@@ -195,16 +213,21 @@ impl<E: FlowExtractor> Ingest<E> {
 
     /// Gives up on datagrams whose time is over, and appends the fragments that waited.
     pub fn handle_timeout(&mut self, now: Timestamp, packets: &mut Vec<Packet<E::Key>>) {
-        let Self { extractor, hasher, fragments, counters } = self;
-        fragments.expire(now, &mut |held| give_up(extractor, hasher, counters, held, packets));
+        self.clock = self.clock.max(now);
+        let Self { extractor, hasher, fragments, clock, counters, .. } = self;
+        let mut giver = Giver { extractor, hasher, clock: *clock, counters, packets };
+        fragments.expire(now, &mut |held| giver.give_up(held));
         counters.held = fragments.held();
+        self.due = self.fragments.next_due().unwrap_or(Timestamp::MAX);
     }
 
     /// Gives up on all datagrams.
     pub fn drain(&mut self, packets: &mut Vec<Packet<E::Key>>) {
-        let Self { extractor, hasher, fragments, counters } = self;
-        fragments.drain(&mut |held| give_up(extractor, hasher, counters, held, packets));
+        let Self { extractor, hasher, fragments, clock, counters, .. } = self;
+        let mut giver = Giver { extractor, hasher, clock: *clock, counters, packets };
+        fragments.drain(&mut |held| giver.give_up(held));
         counters.held = fragments.held();
+        self.due = Timestamp::MAX;
     }
 
     /// The hash that packets with this key carry.
@@ -265,47 +288,46 @@ fn is_reply(layers: &Layers) -> bool {
     }
 }
 
-/// Fragments whose first one never came: their flow is the one with ports 0.
-fn give_up<E: FlowExtractor>(
-    extractor: &E,
-    hasher: &SeedableRandomState,
-    counters: &mut IngestCounters,
-    held: Held,
-    packets: &mut Vec<Packet<E::Key>>,
-) {
-    counters.fragments_unattributed += u64::from(held.frames);
-    push_held(extractor, hasher, counters, &held, Role::Unattributed, packets);
+/// Hands on fragments that waited.
+struct Giver<'a, E: FlowExtractor> {
+    extractor: &'a E,
+    hasher: &'a SeedableRandomState,
+    clock: Timestamp,
+    counters: &'a mut IngestCounters,
+    packets: &'a mut Vec<Packet<E::Key>>,
 }
 
-fn push_held<E: FlowExtractor>(
-    extractor: &E,
-    hasher: &SeedableRandomState,
-    counters: &mut IngestCounters,
-    held: &Held,
-    role: Role,
-    packets: &mut Vec<Packet<E::Key>>,
-) {
-    let Some(extracted) = extractor.extract(&held.layers) else {
-        counters.unmatched += u64::from(held.frames);
-        counters.unmatched_bytes += held.wire_bytes;
-        return;
-    };
-    counters.packets += u64::from(held.frames);
-    packets.push(Packet {
-        key: extracted.key,
-        hash: hasher.hash_one(extracted.key),
-        ts: held.times.0,
-        wire_bytes: held.wire_bytes,
-        frames: held.frames,
-        end: extracted.end,
-        role,
-        proto: held.layers.ip.map_or(IpProto(0), |ip| ip.proto),
-        vlan: vlan(&held.layers),
-        is_reply: is_reply(&held.layers),
-        tcp: None,
-        payload: Payload::default(),
-        frame: u32::MAX,
-    });
+impl<E: FlowExtractor> Giver<'_, E> {
+    /// Those whose first one never came: their flow is the one with ports 0.
+    fn give_up(&mut self, held: Held) {
+        self.counters.fragments_unattributed += u64::from(held.frames);
+        self.push(&held, Role::Unattributed);
+    }
+
+    fn push(&mut self, held: &Held, role: Role) {
+        let Some(extracted) = self.extractor.extract(&held.layers) else {
+            self.counters.unmatched += u64::from(held.frames);
+            self.counters.unmatched_bytes += held.wire_bytes;
+            return;
+        };
+        self.counters.packets += u64::from(held.frames);
+        self.packets.push(Packet {
+            key: extracted.key,
+            hash: self.hasher.hash_one(extracted.key),
+            ts: held.times.0,
+            clock: self.clock,
+            wire_bytes: held.wire_bytes,
+            frames: held.frames,
+            end: extracted.end,
+            role,
+            proto: held.layers.ip.map_or(IpProto(0), |ip| ip.proto),
+            vlan: vlan(&held.layers),
+            is_reply: is_reply(&held.layers),
+            tcp: None,
+            payload: Payload::default(),
+            frame: u32::MAX,
+        });
+    }
 }
 
 impl<E: FlowExtractor> std::fmt::Debug for Ingest<E> {

@@ -14,6 +14,9 @@ pub struct Packet<K> {
     pub hash: u64,
     /// When the (first) frame was captured.
     pub ts: Timestamp,
+    /// How late it was when the packet was handed on: the latest time that the whole capture had shown. Trackers that see
+    /// different parts of a capture go by it, so that they agree on what is over.
+    pub clock: Timestamp,
     /// Bytes on the wire, of all frames together.
     pub wire_bytes: u64,
     /// How many frames: 1, or more for fragments that waited for their first one, or 0 for an
