@@ -254,3 +254,6 @@ fn cores(workers: usize) -> Vec<CoreId> {
     }
     cores
 }
+
+#[cfg(test)]
+mod tests;
