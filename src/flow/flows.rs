@@ -174,16 +174,16 @@ impl<K: Copy + Eq> Flows<K> {
             self.begin(packet, frame, ears);
             return;
         };
-        if packet.role == Role::IcmpQuote {
-            self.extra(slot).icmp_errors += 1;
-            self.counters.icmp_related += 1;
-            return;
-        }
         let hot = &mut self.hot[slot as usize];
         let gap = packet.ts.nanos_since(hot.last);
         if gap > self.idle.least && gap > self.idle_ns(slot) {
             self.end_idle(slot, ears);
             self.begin(packet, frame, ears);
+            return;
+        }
+        if packet.role == Role::IcmpQuote {
+            self.extra(slot).icmp_errors += 1;
+            self.counters.icmp_related += 1;
             return;
         }
         let hot = &mut self.hot[slot as usize];

@@ -130,6 +130,7 @@ impl Bench {
             key: 1000 + seg.flow,
             hash: 0,
             ts: self.now,
+            clock: self.now,
             wire_bytes: 0,
             frames: 1,
             end: seg.end,
@@ -152,6 +153,7 @@ impl Bench {
         };
         let frame = Frame {
             ts: self.now,
+            clock: self.now,
             wire_len: data.len() as u32 + seg.cut,
             link: LinkType::ETHERNET,
             interface: 0,

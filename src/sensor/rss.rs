@@ -182,7 +182,53 @@ mod tests {
         }
     }
 
+    #[test]
+    fn every_worker_gets_some_of_a_thousand_flows() {
+        for workers in [1, 2, 3, 4, 16] {
+            let steering = Steering::new(workers);
+            let mut flows = vec![0u32; workers];
+            for port in 1024..2024 {
+                let tuple = FiveTuple {
+                    src: Addr::v4([192, 0, 2, 1]),
+                    dst: Addr::v4([198, 51, 100, 7]),
+                    src_port: port,
+                    dst_port: 443,
+                    proto: IpProto::TCP,
+                    version: IpVersion::V4,
+                    scope: Default::default(),
+                };
+                flows[steering.worker(&tuple.canonical().0)] += 1;
+            }
+            let fair = 1_000 / workers as u32;
+            assert!(flows.iter().all(|&n| n > fair / 2 && n < fair * 2), "{workers}: {flows:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn both_directions_of_a_tuple_go_to_one_worker(
+            src in any::<[u8; 16]>(), dst in any::<[u8; 16]>(), src_port in any::<u16>(),
+            dst_port in any::<u16>(), v4 in any::<bool>(), workers in 1..=Steering::WORKERS_MAX,
+            proto in prop::sample::select(vec![1u8, 6, 17, 33, 47, 50, 58, 132, 136]),
+        ) {
+            let version = if v4 { IpVersion::V4 } else { IpVersion::V6 };
+            let addr = |b: [u8; 16]| if v4 { Addr::v4([b[0], b[1], b[2], b[3]]) } else { Addr(b) };
+            let proto = IpProto(proto);
+            let there = FiveTuple {
+                src: addr(src), dst: addr(dst), src_port, dst_port,
+                proto, version, scope: Default::default(),
+            };
+            // What stands for ports in ICMP stays in its place.
+            let icmp = matches!(proto, IpProto::ICMP | IpProto::ICMPV6);
+            let (src_port, dst_port) =
+                if icmp { (src_port, dst_port) } else { (dst_port, src_port) };
+            let back = FiveTuple { src: there.dst, dst: there.src, src_port, dst_port, ..there };
+            let steering = Steering::new(workers);
+            let worker = steering.worker(&there.canonical().0);
+            prop_assert!(worker < workers);
+            prop_assert_eq!(worker, steering.worker(&back.canonical().0));
+        }
+
         /// What a NIC computes from either direction's header is what we compute from the key.
         #[test]
         fn both_directions_hash_as_the_key_does(

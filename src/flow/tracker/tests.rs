@@ -597,10 +597,8 @@ fn forgetting_and_shrinking_leave_a_reason() {
     assert_eq!(reasons[3..], [EndReason::Drained; 2]);
 }
 
-#[test]
-fn an_icmp_error_is_a_flow_of_its_own_and_known_to_the_flow_it_quotes() {
-    let mut talk = Talk::new();
-    talk.udp(Client, 1000, 10);
+/// A frame with an ICMP error that quotes a packet of the client's from port 1000.
+fn port_unreachable() -> Vec<u8> {
     let mut quoted = Vec::new();
     etherparse::PacketBuilder::ipv4([10, 0, 0, 2], [10, 0, 0, 1], 64)
         .udp(1000, 53)
@@ -613,7 +611,27 @@ fn an_icmp_error_is_a_flow_of_its_own_and_known_to_the_flow_it_quotes() {
         .icmpv4_raw(3, 3, [0; 4])
         .write(&mut data, &quoted)
         .expect("written to memory");
-    talk.frame(&data);
+    data
+}
+
+#[test]
+fn an_icmp_error_that_comes_after_a_flow_s_time_is_not_the_flow_s() {
+    let mut talk = Talk::new();
+    talk.udp(Client, 1000, 10);
+    // The time is over, and nobody has looked at the timers since.
+    talk.now = talk.now.plus_nanos(61_000 * MS);
+    talk.frame(&port_unreachable());
+    let ended = talk.ended();
+    let udp = ended.iter().find(|(_, stats)| stats.proto.0 == 17).expect("UDP").1;
+    assert_eq!((udp.packets(), udp.icmp_errors), (1, 0));
+    assert_eq!(talk.tracker.counters().icmp_related, 0);
+}
+
+#[test]
+fn an_icmp_error_is_a_flow_of_its_own_and_known_to_the_flow_it_quotes() {
+    let mut talk = Talk::new();
+    talk.udp(Client, 1000, 10);
+    talk.frame(&port_unreachable());
     assert_eq!(talk.tracker.len(), 2);
     let ended = talk.ended();
     let udp = ended.iter().find(|(_, stats)| stats.proto.0 == 17).expect("UDP").1;

@@ -158,6 +158,7 @@ impl Run {
             key: operation.flow() as u8,
             hash: 0,
             ts: self.now,
+            clock: self.now,
             wire_bytes: 0,
             frames: 1,
             end: operation.end(),
@@ -180,6 +181,7 @@ impl Run {
         };
         let frame = Frame {
             ts: self.now,
+            clock: self.now,
             wire_len: 0,
             link: LinkType::ETHERNET,
             interface: 0,
