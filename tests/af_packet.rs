@@ -118,10 +118,10 @@ fn every_frame_of_the_captures_arrives_byte_for_byte() {
     let mut capture = open(small());
     let mut frames = wire::of_captures(1514);
     let with_tag = |frame: &Vec<u8>| frame[12..14] == [0x81, 0] || frame[12..14] == [0x88, 0xa8];
-    // The kernel throws away a tag with less than two bytes behind it and their like.
+    // The kernel throws away what ends within a tag, or right behind it.
     frames.retain(|frame| !with_tag(frame) || frame.len() >= 20);
     let tags = frames.iter().filter(|frame| with_tag(frame)).count();
-    assert!(tags > 100 || std::env::var_os("CI").is_none(), "only {tags} frames with a tag");
+    assert!(tags > 10 || std::env::var_os("CI").is_none(), "only {tags} frames with a tag");
     send_and_compare(&mut capture, &frames);
     let (left, counts) = finish(&mut capture);
     assert_eq!((left, counts.offered), (0, frames.len() as u64));
@@ -415,6 +415,33 @@ fn each_flow_is_on_one_socket_of_a_group_in_both_directions() {
 }
 
 #[test]
+fn fragments_come_to_a_group_as_the_datagram_that_they_were() {
+    if !namespace(1) {
+        return;
+    }
+    let fanout = Some(Fanout { group: 7, mode: FanoutMode::Hash });
+    let mut capture = open(small().fanout(fanout));
+    let whole = wire::udp(1, 1, 200);
+    let fragment = |from: usize, until: usize, more: bool| {
+        let mut frame = [&whole[..34], &whole[34..][from..until]].concat();
+        frame[16..18].copy_from_slice(&((20 + until - from) as u16).to_be_bytes());
+        let field = (from / 8) as u16 | u16::from(more) << 13;
+        frame[20..22].copy_from_slice(&field.to_be_bytes());
+        frame
+    };
+    let sender = Sender::new(PEER);
+    for frame in [fragment(80, 166, false), fragment(0, 80, true)] {
+        sender.send(&frame).expect("sent");
+    }
+    let got = read(&mut capture, 1);
+    // Its checksum is made anew.
+    let rest = |frame: &[u8]| [&frame[..24], &frame[26..]].concat();
+    assert_eq!((rest(&got[0].0), got[0].1), (rest(&whole), 200));
+    let (left, counts) = finish(&mut capture);
+    assert_eq!((left, counts.offered), (0, 1));
+}
+
+#[test]
 fn everything_but_opening_works_without_rights() {
     if !namespace(1) {
         return;
@@ -447,7 +474,7 @@ fn what_cannot_be_opened_is_refused_with_a_reason_and_a_way_out() {
     let endless = vec![Instruction { code: 0x28, jt: 0, jf: 0, k: 12 }];
     says(
         &refusal(small().filter(endless), PORT),
-        &["attaching a filter of 1 instructions: Invalid argument", "end in a return"],
+        &["attaching a filter of length 1: Invalid argument", "end in a return"],
     );
 
     let by = |mode| small().fanout(Some(Fanout { group: 7, mode }));

@@ -79,8 +79,7 @@ impl AfPacket {
         let memory = socket.ring(config).map_err(|error| refuse::no_ring(name, config, error))?;
         // The filter is a gate: shut until all is ready, so that the socket has no frame twice, once for itself before it joins its
         // group and once by another member.
-        let filter = |error| refuse::no_filter(name, config, error);
-        socket.shut().map_err(filter)?;
+        socket.shut().map_err(|error| refuse::no_filter(name, 1, error))?;
         socket
             .bind(name, config.promiscuous)
             // An interface that is down can be bound to; the kernel says so afterwards.
@@ -91,7 +90,9 @@ impl AfPacket {
         if let Some(fanout) = config.fanout {
             socket.join(fanout).map_err(|error| refuse::not_joined(name, fanout, error))?;
         }
-        socket.let_in(&config.filter).map_err(filter)?;
+        socket
+            .let_in(&config.filter)
+            .map_err(|error| refuse::no_filter(name, config.filter.len(), error))?;
         Ok(Self {
             ring: Ring::new(memory, config, link, id),
             socket,

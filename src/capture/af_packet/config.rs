@@ -28,7 +28,7 @@ const FILTER_INSTRUCTIONS_MAX: usize = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FanoutMode {
     /// By flow, both directions alike. The kernel puts the fragments of a datagram together first, so that they go where their
-    /// flow goes: what comes out is the whole datagram, as one frame.
+    /// flow goes: the whole datagram is one frame then, and fragments that miss others are not seen and not counted.
     Hash,
     /// By the queue that they came on: flows stay together as the NIC has it.
     Qm,

@@ -82,8 +82,8 @@ pub(super) fn unknown_link(name: &str, hardware: u16) -> CaptureError {
 }
 
 /// A filter that the kernel does not take.
-pub(super) fn no_filter(name: &str, config: &Config, system: io::Error) -> CaptureError {
-    let what = format!("attaching a filter of {} instructions", config.filter.len());
+pub(super) fn no_filter(name: &str, instructions: usize, system: io::Error) -> CaptureError {
+    let what = format!("attaching a filter of length {instructions}");
     let mend = match system.raw_os_error() {
         Some(libc::EINVAL) => {
             "it is no valid classic BPF program: every path must end in a return, and jumps stay within"
