@@ -121,7 +121,8 @@ impl Builder {
         self
     }
 
-    /// How long a block that is not full waits for more frames before we get it: what a frame is late at most.
+    /// How long a block that is not full waits for more frames before we get it: what a frame is late at most. It
+    /// takes a block of the ring all the same, so that `blocks` times this is how long we may be away.
     pub fn retire(mut self, retire: Duration) -> Self {
         self.config.retire = retire;
         self
