@@ -6,6 +6,8 @@
 //! - a batch holds at most [`BATCH_FRAMES_MAX`] frames and nothing is allocated for it;
 //! - what a length field in the input claims is checked before it is believed, and is never allocated.
 
+#[cfg(all(feature = "af-packet", target_os = "linux"))]
+pub mod af_packet;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub mod af_xdp;
 pub mod file;
@@ -16,7 +18,11 @@ mod map;
 mod merge;
 mod pcap;
 mod pcapng;
+#[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
+mod refuse;
 mod source;
+#[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
+mod sys;
 mod unpack;
 
 use std::io;

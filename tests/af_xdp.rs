@@ -2,9 +2,9 @@
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
-#[path = "af_xdp/frames.rs"]
+#[path = "support/wire.rs"]
 mod frames;
-#[path = "af_xdp/net.rs"]
+#[path = "support/net.rs"]
 mod net;
 #[cfg(feature = "sensor")]
 #[path = "af_xdp/steering.rs"]

@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
+#[allow(dead_code, reason = "shared with the backends' tests, which use other parts of it")]
 #[path = "support/net.rs"]
 mod net;
 #[path = "support/wire.rs"]
@@ -27,7 +28,8 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("flowscope-live-{name}-{}", std::process::id()));
+        let dir =
+            std::env::temp_dir().join(format!("flowscope-live-{name}-{}", std::process::id()));
         std::fs::create_dir_all(&dir).expect("a directory");
         Self(dir)
     }
@@ -119,7 +121,8 @@ fn records(path: &str) -> BTreeMap<String, usize> {
 fn replayed(scratch: &Scratch, frames: &[Vec<u8>]) -> BTreeMap<String, usize> {
     let (capture, out) = (scratch.path("sent.pcap"), scratch.path("replayed.jsonl"));
     let file = std::fs::File::create(&capture).expect("a file");
-    let mut writer = PcapWriter::new(std::io::BufWriter::new(file), LinkType::ETHERNET).expect("it");
+    let mut writer =
+        PcapWriter::new(std::io::BufWriter::new(file), LinkType::ETHERNET).expect("it");
     for (number, data) in frames.iter().enumerate() {
         let ts = Timestamp::from_nanos(1_700_000_000_000_000_000 + number as u64 * 10_000);
         let wire_len = data.len() as u32;
@@ -163,7 +166,14 @@ fn every_frame_of_the_captures_gives_the_records_that_a_replay_gives() {
         let (out, sum) = (scratch.path("live.jsonl"), scratch.path("summary.json"));
         let output = format!("jsonl:{out}");
         let live = Live::start(&[
-            "-i", PORT, "--backend", backend, "--output", &output, "--summary", &sum,
+            "-i",
+            PORT,
+            "--backend",
+            backend,
+            "--output",
+            &output,
+            "--summary",
+            &sum,
         ]);
         let sender = Sender::new(PEER);
         for (number, frame) in frames.iter().enumerate() {
@@ -181,7 +191,8 @@ fn every_frame_of_the_captures_gives_the_records_that_a_replay_gives() {
         assert_eq!(sums(&summary), (frames.len() as u64, frames.len() as u64, 0), "{backend}");
         let (found, expected) = (records(&out), replayed(&scratch, &frames));
         assert!(expected.len() > 300, "only {} kinds of records", expected.len());
-        let wrong: Vec<_> = expected.iter().filter(|(line, n)| found.get(*line) != Some(n)).collect();
+        let wrong: Vec<_> =
+            expected.iter().filter(|(line, n)| found.get(*line) != Some(n)).collect();
         assert!(wrong.is_empty() && found.len() == expected.len(), "{backend}: {wrong:#?}");
     }
 }
@@ -199,7 +210,16 @@ fn the_two_directions_of_a_tap_are_one_flow() {
         let (out, sum) = (scratch.path("live.jsonl"), scratch.path("summary.json"));
         let output = format!("jsonl:{out}");
         let live = Live::start(&[
-            "-i", PORT, "-i", "fscap1", "--backend", backend, "--output", &output, "--summary", &sum,
+            "-i",
+            PORT,
+            "-i",
+            "fscap1",
+            "--backend",
+            backend,
+            "--output",
+            &output,
+            "--summary",
+            &sum,
         ]);
         let senders = [Sender::new(PEER), Sender::new("fsgen1")];
         for number in 0..50 {
@@ -223,7 +243,10 @@ fn the_two_directions_of_a_tap_are_one_flow() {
         assert_eq!(summary["queues"].as_array().map(Vec::len), Some(2), "{summary:#}");
         let text = std::fs::read_to_string(&out).expect("records");
         let record: Value = serde_json::from_str(text.trim()).expect("one record");
-        assert_eq!((&record["packets_initiator"], &record["packets_responder"]), (&50.into(), &50.into()));
+        assert_eq!(
+            (&record["packets_initiator"], &record["packets_responder"]),
+            (&50.into(), &50.into())
+        );
         assert_eq!(record["dst_port"], 53);
     }
 }
@@ -277,7 +300,10 @@ fn an_interface_that_goes_away_ends_the_run_with_code_3() {
         let summary = json(&sum);
         balanced(&summary);
         assert_eq!(summary["packets_tracked"], 1000, "{backend}");
-        assert!(summary["errors"][0].as_str().is_some_and(|error| error.contains(PORT)), "{summary:#}");
+        assert!(
+            summary["errors"][0].as_str().is_some_and(|error| error.contains(PORT)),
+            "{summary:#}"
+        );
     }
 }
 

@@ -32,6 +32,8 @@ pub use program::{Program, ProgramConfig, Verdicts};
 pub use umem::Statistics;
 
 use super::live::{DropReason, LiveCapture, QueueCounts};
+use super::refuse::{error, unknown};
+use super::sys::{socket_error, wait_for_packet_paths, wait_readable};
 use super::{Capture, CaptureError};
 use crate::frame::Frame;
 use batch::Batch;
@@ -104,7 +106,7 @@ impl AfXdp {
     /// [`CaptureError::Live`], with what to do about it; nothing is attached then.
     pub fn open(interface: &str, id: u16, config: &Config) -> Result<Vec<Self>, CaptureError> {
         let name = interface;
-        let found = Interface::find(name).map_err(|error| refuse::unknown(name, error))?;
+        let found = Interface::find(name).map_err(|error| unknown(name, error))?;
         if let Some(refusal) = refuse::missing_rights(name, effective_capabilities()) {
             return Err(refusal);
         }
@@ -204,7 +206,7 @@ impl AfXdp {
 
     fn unreadable(&self, what: &str, system: io::Error) -> CaptureError {
         let what = format!("queue {}: {what}", self.queue);
-        refuse::error(&self.interface, what, system, "please report this")
+        error(&self.interface, what, system, "please report this")
     }
 
     /// Waits for frames, as long as the configuration says. Whether some came.
@@ -219,11 +221,11 @@ impl AfXdp {
             }
         }
         // Also wakes up a driver that waits for us.
-        sys::wait_readable(self.socket.fd(), self.config.wait)?;
+        wait_readable(self.socket.fd(), self.config.wait)?;
         if self.batch.receive(&mut self.socket) {
             return Ok(true);
         }
-        sys::socket_error(self.socket.fd()).map(|()| false)
+        socket_error(self.socket.fd()).map(|()| false)
     }
 }
 
@@ -240,11 +242,11 @@ impl Capture for AfXdp {
                     return Ok(None);
                 }
             }
-            if let Err(error) = self.wait() {
+            if let Err(system) = self.wait() {
                 self.life = Life::Ended;
                 let what = format!("queue {}: no more frames come", self.queue);
                 let mend = "the interface was removed, or its driver gave up: open it again when it is back";
-                return Err(refuse::error(&self.interface, what, error, mend));
+                return Err(error(&self.interface, what, system, mend));
             }
         }
         Ok(Some(self.batch.lend(&mut self.socket, self.config.kernel_time, f)))
@@ -287,7 +289,7 @@ impl LiveCapture for AfXdp {
             self.unreadable("taking the socket out of the program's map", error)
         })?;
         // A driver may be between the program's verdict and the socket.
-        sys::wait_for_packet_paths();
+        wait_for_packet_paths();
         self.life = Life::Stopped;
         Ok(())
     }

@@ -153,7 +153,6 @@ impl Bench {
         };
         let frame = Frame {
             ts: self.now,
-            clock: self.now,
             wire_len: data.len() as u32 + seg.cut,
             link: LinkType::ETHERNET,
             interface: 0,

@@ -76,9 +76,7 @@ pub enum OpenError {
         feature: &'static str,
     },
     /// No backend at all.
-    #[error(
-        "this build has no live backend: build with --features sensor,af-xdp,af-packet, on Linux"
-    )]
+    #[error("this build has no live backend: those that there are take Linux")]
     None,
 }
 
@@ -195,7 +193,7 @@ mod af_packet {
 
     use super::{OpenError, Opened, Run, Wanted, deal, queues};
     use crate::capture::CaptureError;
-    use crate::capture::af_packet::{AfPacket, Config, Fanout};
+    use crate::capture::af_packet::{AfPacket, Config, Fanout, FanoutMode};
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
         match open(wanted) {
@@ -216,7 +214,7 @@ mod af_packet {
             if workers > 1 {
                 // A group of our own: numbers are those of the network namespace.
                 let group = (std::process::id() as u16).wrapping_add(id as u16);
-                config = config.fanout(Fanout::hash(group));
+                config = config.fanout(Some(Fanout { group, mode: FanoutMode::Hash }));
             }
             let config = config.build().map_err(|error| CaptureError::Live {
                 interface: name.clone(),
@@ -241,7 +239,7 @@ mod af_packet {
     use super::{Backend, OpenError, Run, Wanted};
 
     pub(super) fn run<R: Run>(_: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
-        Err((OpenError::Absent { backend: Backend::AfPacket, feature: "sensor,af-packet" }, run))
+        Err((OpenError::Absent { backend: Backend::AfPacket, feature: "sensor" }, run))
     }
 }
 

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::sys;
+use crate::capture::sys::interface_index;
 
 /// An interface, as it is now.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -28,7 +29,7 @@ const ARPHRD_ETHER: u16 = 1;
 impl Interface {
     /// Asks for the interface called `name`.
     pub(super) fn find(name: &str) -> io::Result<Self> {
-        let index = sys::interface_index(name)?;
+        let index = interface_index(name)?;
         let mut found = Self { index, ..Self::default() };
         let mut ask = [0u8; 16];
         ask[4..8].copy_from_slice(&index.to_ne_bytes());

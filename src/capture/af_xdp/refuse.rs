@@ -1,45 +1,14 @@
 //! Every refusal: what was asked, what was found, what to do.
 
-use std::fmt::Display;
 use std::io::{self, ErrorKind};
 
 use super::config::{Config, Mode};
 use super::interface::Interface;
 use crate::capture::CaptureError;
+use crate::capture::refuse::{error, refusal};
 
 /// Bytes of a frame beside what the MTU counts: an Ethernet header and two tags.
 const LINK_BYTES: u32 = 14 + 2 * 4;
-
-/// An error of this interface.
-pub(super) fn error(
-    name: &str,
-    what: impl Display,
-    error: io::Error,
-    mend: impl Display,
-) -> CaptureError {
-    let (interface, what, mend) = (name.to_owned(), what.to_string(), mend.to_string());
-    CaptureError::Live { interface, what, error, mend }
-}
-
-fn refusal(
-    name: &str,
-    what: impl Display,
-    kind: ErrorKind,
-    found: String,
-    mend: impl Display,
-) -> CaptureError {
-    error(name, what, io::Error::new(kind, found), mend)
-}
-
-/// Finds the interface.
-pub(super) fn unknown(name: &str, system: io::Error) -> CaptureError {
-    error(
-        name,
-        "no such interface",
-        system,
-        "name one that `ip link` shows in this network namespace",
-    )
-}
 
 /// The capabilities that it takes; `effective` is the set that this thread has.
 pub(super) fn missing_rights(name: &str, effective: u64) -> Option<CaptureError> {

@@ -3,44 +3,14 @@
 //! Contract: every pointer passed is to a local of the right size; what comes back is bytes or plain numbers.
 #![allow(unsafe_code)]
 
-use std::ffi::CString;
 use std::io;
-use std::mem::{size_of, size_of_val};
+use std::mem::size_of;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::time::Duration;
+
+use crate::capture::sys::{check, option};
 
 /// Answers of netlink come in pieces of at most this size.
 const NETLINK_BYTES: usize = 32 * 1024;
-
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
-/// The index of an interface in this thread's network namespace.
-pub(super) fn interface_index(name: &str) -> io::Result<u32> {
-    let name = CString::new(name).map_err(|_| io::Error::from_raw_os_error(libc::ENODEV))?;
-    // SAFETY:
-    // - `name` ends with a zero byte and lives until the call returns.
-    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
-        0 => Err(io::Error::last_os_error()),
-        index => Ok(index),
-    }
-}
-
-/// Sleeps until the socket has something, or a while. Whether it may have something.
-pub(super) fn wait_readable(fd: BorrowedFd<'_>, wait: Duration) -> io::Result<bool> {
-    let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    // Bounded by the configuration to a minute.
-    let milliseconds = wait.as_millis() as libc::c_int;
-    // SAFETY:
-    // - one entry is passed, and it lives until the call returns.
-    let ready = check(unsafe { libc::poll(&mut poll, 1, milliseconds) });
-    match ready {
-        // A signal: the caller looks at what it may have changed.
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-        ready => ready.map(|count| count > 0),
-    }
-}
 
 /// Wakes up a driver that waits for frames to write to.
 pub(super) fn wake_up(fd: BorrowedFd<'_>) {
@@ -59,42 +29,9 @@ pub(super) fn wake_up(fd: BorrowedFd<'_>) {
     };
 }
 
-fn option(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) -> io::Result<u32> {
-    let mut value = 0u32;
-    let mut bytes = size_of_val(&value) as libc::socklen_t;
-    // SAFETY:
-    // - `value` has the four bytes that `bytes` tells, and both live until the call returns.
-    check(unsafe {
-        libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut bytes)
-    })?;
-    Ok(value)
-}
-
 /// Whether the kernel writes frames right into the UMEM (`XDP_OPTIONS`).
 pub(super) fn is_zero_copy(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(option(fd, libc::SOL_XDP, libc::XDP_OPTIONS)? & libc::XDP_OPTIONS_ZEROCOPY != 0)
-}
-
-/// What went wrong with a socket since it was last asked; for AF_XDP, that its interface is gone.
-pub(super) fn socket_error(fd: BorrowedFd<'_>) -> io::Result<()> {
-    match option(fd, libc::SOL_SOCKET, libc::SO_ERROR)? {
-        0 => Ok(()),
-        error => Err(io::Error::from_raw_os_error(error as i32)),
-    }
-}
-
-/// Returns when every processor is out of the packet path that it may have been in: what this thread changed before
-/// is seen by whatever runs after.
-pub(super) fn wait_for_packet_paths() {
-    /// `MEMBARRIER_CMD_GLOBAL`: waits for one grace period of RCU, under which all packet processing runs.
-    const GLOBAL: libc::c_int = 1;
-    // SAFETY:
-    // - the call takes no pointer.
-    let done = unsafe { libc::syscall(libc::SYS_membarrier, GLOBAL, 0, 0) };
-    if done != 0 {
-        // With full dynamic ticks the kernel does not offer it. No poll of a driver takes this long.
-        std::thread::sleep(Duration::from_millis(50));
-    }
 }
 
 /// Nanoseconds of `CLOCK_REALTIME` and `CLOCK_MONOTONIC`, one right after the other.

@@ -181,7 +181,6 @@ impl Run {
         };
         let frame = Frame {
             ts: self.now,
-            clock: self.now,
             wire_len: 0,
             link: LinkType::ETHERNET,
             interface: 0,

@@ -1,0 +1,38 @@
+//! What every refusal of a live capture is made of: what was asked, what was found, what to do.
+
+use std::fmt::Display;
+use std::io::{self, ErrorKind};
+
+use super::CaptureError;
+
+/// An error of this interface.
+pub(super) fn error(
+    name: &str,
+    what: impl Display,
+    error: io::Error,
+    mend: impl Display,
+) -> CaptureError {
+    let (interface, what, mend) = (name.to_owned(), what.to_string(), mend.to_string());
+    CaptureError::Live { interface, what, error, mend }
+}
+
+/// The same, where it is we who say no.
+pub(super) fn refusal(
+    name: &str,
+    what: impl Display,
+    kind: ErrorKind,
+    found: String,
+    mend: impl Display,
+) -> CaptureError {
+    error(name, what, io::Error::new(kind, found), mend)
+}
+
+/// Finds the interface.
+pub(super) fn unknown(name: &str, system: io::Error) -> CaptureError {
+    error(
+        name,
+        "no such interface",
+        system,
+        "name one that `ip link` shows in this network namespace",
+    )
+}
