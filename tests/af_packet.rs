@@ -7,6 +7,7 @@ mod net;
 #[path = "support/wire.rs"]
 mod wire;
 
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -459,6 +460,33 @@ fn everything_but_opening_works_without_rights() {
     assert_eq!(read(&mut capture, 10).len(), 10);
     let (_, counts) = finish(&mut capture);
     assert_eq!((counts.offered, counts.delivered), (10, 10));
+}
+
+/// Set for the child that [`a_ring_that_there_is_no_room_for_is_refused`] starts.
+const CHILD: &str = "FLOWSCOPE_TEST_AF_PACKET_CHILD";
+
+#[test]
+fn a_ring_that_there_is_no_room_for_is_refused() {
+    if !namespace(1) {
+        return;
+    }
+    if std::env::var_os(CHILD).is_some() {
+        // A limit of the whole process, and so not for one that runs other tests.
+        let limit = libc::rlimit { rlim_cur: 256 << 20, rlim_max: 256 << 20 };
+        // SAFETY: the limit outlives the call, which only reads it.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) }, 0);
+        let text = refusal(small().blocks(1024), PORT);
+        assert!(text.contains("a ring of 256 MiB (1024 blocks of 256 KiB): Cannot"), "{text}");
+        assert!(text.contains("take fewer blocks"), "{text}");
+        return;
+    }
+    let child = Command::new(std::env::current_exe().expect("this test"))
+        .args(["--exact", "a_ring_that_there_is_no_room_for_is_refused", "--nocapture"])
+        .env(CHILD, "1")
+        .output()
+        .expect("a child");
+    let said = String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && !said.contains("SKIPPED"), "{said}");
 }
 
 #[test]
