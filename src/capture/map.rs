@@ -204,9 +204,9 @@ impl Ahead {
         // What was passed over in one step, of a frame longer than all this, is not fetched any more.
         let from = self.next.max(at);
         let Some(ahead) = bytes.get(from..(at + AHEAD_BYTES).min(bytes.len())) else { return };
-        for line in ahead.chunks(LINE_BYTES) {
-            prefetch(&line[0]);
-        }
-        self.next = from + ahead.len().next_multiple_of(LINE_BYTES);
+        // A line that is begun is left for the next time.
+        let mut lines = ahead.chunks_exact(LINE_BYTES);
+        lines.by_ref().for_each(|line| prefetch(&line[0]));
+        self.next = from + ahead.len() - lines.remainder().len();
     }
 }
