@@ -37,7 +37,7 @@ pub struct IngestCounters {
     pub unmatched: u64,
     /// Bytes on the wire of those.
     pub unmatched_bytes: u64,
-    /// Unmatched frames by [`Fault`](crate::decode::Fault), in the order of its numbers; those
+    /// Unmatched frames by [`Fault`], in the order of its numbers; those
     /// without a fault are simply not of the kind that the key wants.
     pub faults: [u64; 7],
     /// Frames handed on, fragments included.
