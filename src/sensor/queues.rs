@@ -1,6 +1,6 @@
 //! Several live captures read as one: a worker has one queue of every interface.
 //!
-//! Contract: frames are lent by one capture at a time, in turn. Who waits for frames is the capture where there is
+//! Contract: frames are lent by one capture at a time, in turn; an empty batch says that none of them had a frame. Who waits for frames is the capture where there is
 //! one, and this where there are several; those are to be opened so that they do not wait. What became of a queue's frames
 //! is looked at once a second, and for the last time when it ended.
 
@@ -46,8 +46,6 @@ impl<C: LiveCapture> Queue<C> {
 pub struct Queues<C> {
     queues: Vec<Queue<C>>,
     next: usize,
-    /// Turns in a row without a frame.
-    fruitless: usize,
     looked: Instant,
 }
 
@@ -61,7 +59,7 @@ impl<C: LiveCapture> Queues<C> {
             is_open: true,
         };
         let queues = captures.into_iter().map(queue).collect();
-        Self { queues, next: 0, fruitless: 0, looked: Instant::now() }
+        Self { queues, next: 0, looked: Instant::now() }
     }
 
     /// No new frames are taken from now on; those in the rings still come.
@@ -88,13 +86,7 @@ impl<C: LiveCapture> Queues<C> {
         position
     }
 
-    fn after(&mut self, frames: usize) {
-        self.fruitless = if frames == 0 { self.fruitless + 1 } else { 0 };
-        let open = self.queues.iter().filter(|queue| queue.is_open).count();
-        if open > 1 && self.fruitless >= open {
-            self.fruitless = 0;
-            std::thread::sleep(REST);
-        }
+    fn look_if_due(&mut self) {
         if self.looked.elapsed() >= LOOK {
             self.looked = Instant::now();
             self.queues.iter_mut().filter(|queue| queue.is_open).for_each(Queue::look);
@@ -108,6 +100,7 @@ impl<C: LiveCapture> Capture for Queues<C> {
         f: impl FnOnce(&[Frame<'_>]) -> R,
     ) -> Result<Option<R>, CaptureError> {
         let mut f = Some(f);
+        let mut is_open = false;
         for _ in 0..self.queues.len() {
             let at = self.next;
             self.next = (self.next + 1) % self.queues.len();
@@ -115,15 +108,16 @@ impl<C: LiveCapture> Capture for Queues<C> {
             if !queue.is_open {
                 continue;
             }
-            let mut count = 0;
-            let result = queue.capture.with_batch(|frames| {
-                count = frames.len();
-                f.take().map(|f| f(frames))
+            // An empty batch is kept back while another queue may have frames.
+            let taken = queue.capture.with_batch(|frames| match frames {
+                [] => None,
+                frames => f.take().map(|f| f(frames)),
             });
-            match result {
-                Ok(Some(result)) => {
-                    self.after(count);
-                    return Ok(result);
+            match taken {
+                Ok(Some(None)) => is_open = true,
+                Ok(Some(Some(result))) => {
+                    self.look_if_due();
+                    return Ok(Some(result));
                 }
                 Ok(None) => {
                     queue.is_open = false;
@@ -132,7 +126,14 @@ impl<C: LiveCapture> Capture for Queues<C> {
                 Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        if !is_open {
+            return Ok(None);
+        }
+        if self.queues.len() > 1 {
+            std::thread::sleep(REST);
+        }
+        self.look_if_due();
+        Ok(f.take().map(|f| f(&[])))
     }
 }
 
@@ -209,7 +210,17 @@ mod tests {
         for _ in 0..8 {
             queues.with_batch(|frames| seen.extend(frames.iter().map(|f| f.data[0]))).unwrap();
         }
-        assert_eq!(seen, [100, 3, 100, 3, 100, 3, 100]);
+        assert_eq!(seen, [100, 3, 100, 3, 100, 3, 100, 100]);
+    }
+
+    #[test]
+    fn a_batch_is_empty_only_when_no_queue_has_a_frame() {
+        let (mut queues, _) = queues(&[(0, false), (2, false), (0, false)]);
+        let mut sizes = Vec::new();
+        for _ in 0..4 {
+            queues.with_batch(|frames| sizes.push(frames.len())).unwrap();
+        }
+        assert_eq!(sizes, [1, 1, 0, 0]);
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub struct ReadLoop {
     shard: Arc<CachePadded<ReaderShard>>,
     /// What time it is while nothing comes; without it, the capture's time stands still then.
     clock: Option<fn() -> Timestamp>,
+    /// Whether the last batch was empty.
+    is_idle: bool,
     figures: ReaderFigures,
     links: Vec<(LinkType, u64)>,
     now: Timestamp,
@@ -91,13 +93,14 @@ impl ReadLoop {
             board,
             shard,
             clock: None,
+            is_idle: false,
             figures: ReaderFigures::default(),
             links: Vec::with_capacity(LINKS_MAX),
             now: Timestamp::ZERO,
         }
     }
 
-    /// Looks at a clock once a batch, so that time goes on while nothing comes.
+    /// Looks at a clock with every empty batch, so that time goes on while nothing comes.
     #[must_use]
     pub fn with_clock(mut self, clock: fn() -> Timestamp) -> Self {
         self.clock = Some(clock);
@@ -186,7 +189,10 @@ impl ReadLoop {
         self.figures.file_bytes = position.file_bytes;
         self.figures.offered = position.frames;
         self.figures.dropped = position.dropped;
-        if let Some(clock) = self.clock {
+        // While frames wait, it is as late as they say: a flow must not be over before its frames were looked at.
+        if let Some(clock) = self.clock
+            && self.is_idle
+        {
             self.now = self.now.max(clock());
         }
         self.tick(stage);
@@ -198,6 +204,7 @@ impl ReadLoop {
     }
 
     fn batch<S: Stage>(&mut self, frames: &[Frame<'_>], stage: &mut S) {
+        self.is_idle = frames.is_empty();
         if self.pacer.is_none() {
             return self.due(frames, stage);
         }
@@ -277,5 +284,59 @@ fn count_link(links: &mut Vec<(LinkType, u64)>, (link, frames): (LinkType, u64))
         links.push((link, frames));
     } else if let Some(others) = links.last_mut() {
         *others = (OTHER_LINKS, others.1 + frames);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One frame of long ago, then nothing, then the end.
+    struct Quiet(u32);
+
+    impl Capture for Quiet {
+        fn with_batch<R>(
+            &mut self,
+            f: impl FnOnce(&[Frame<'_>]) -> R,
+        ) -> Result<Option<R>, CaptureError> {
+            self.0 += 1;
+            let frame = Frame {
+                ts: Timestamp::new(1_000, 0),
+                wire_len: 60,
+                link: LinkType::ETHERNET,
+                interface: 0,
+                data: &[0; 60],
+            };
+            Ok(match self.0 {
+                1 => Some(f(&[frame])),
+                2 => Some(f(&[])),
+                _ => None,
+            })
+        }
+    }
+
+    /// What it was told of the time.
+    #[derive(Default)]
+    struct Told(Vec<u64>);
+
+    impl Stage for Told {
+        fn frames(&mut self, _: &[Frame<'_>]) {}
+
+        fn tick(&mut self, now: Timestamp, _: &mut ReaderFigures) {
+            self.0.push(now.as_nanos() / 1_000_000_000);
+        }
+
+        fn flush(&mut self) {}
+    }
+
+    #[test]
+    fn the_clock_is_looked_at_only_when_nothing_waits() {
+        let board = Board::new(1, 1, Vec::new());
+        let shard = Arc::clone(&board.readers[0]);
+        let mut reading = ReadLoop::new(None, None, Stop::new(), board, shard)
+            .with_clock(|| Timestamp::new(5_000, 0));
+        let mut told = Told::default();
+        reading.run(&mut Quiet(0), &mut told, |_| Position::default());
+        assert_eq!(told.0[..2], [1_000, 5_000]);
     }
 }
