@@ -1,7 +1,10 @@
 //! The flows of a tracker: slab, table and wheel, and what one packet or one deadline does to them.
 //!
 //! Invariants: a slot is live exactly when its tag and index are in the table, and then it is in the
-//! wheel exactly once, and then its entry has counted packets. `live packets + packets in ended flows = packets accounted`.
+//! wheel exactly once and its entry has counted packets. `live packets + packets in ended flows = packets
+//! accounted`.
+
+mod ending;
 
 use std::collections::HashMap;
 
@@ -22,12 +25,7 @@ use crate::net::L4;
 use crate::obs::{Hooks, hook};
 use crate::prefetch::prefetch;
 use crate::time::{Timestamp, duration_ns};
-
-/// How many lazily scheduled flows an eviction looks at to find one that is really the most idle.
-const EVICTION_TRIES: usize = 8;
-
-/// How many due flows are taken out of the wheel before the first of them is looked at.
-const EXPIRED_TOGETHER: usize = 16;
+use ending::over;
 
 /// An idle timeout of the caller's choice for a key, instead of the configured ones.
 pub(super) type IdleOverride<K> = Box<dyn Fn(&K) -> Option<std::time::Duration> + Send>;
@@ -418,176 +416,8 @@ impl<K: Copy + Eq> Flows<K> {
         self.hot[slot as usize].stats(&self.cold[slot as usize], &self.extra_of(slot))
     }
 
-    /// The active timeout: tells what there is so far. The next one starts with the next packet.
-    #[inline(never)]
-    fn report<O, S: EventSink<K>>(&mut self, slot: u32, ears: &mut Ears<'_, O, S>) {
-        let stats = self.stats(slot);
-        let hot = &mut self.hot[slot as usize];
-        hot.active_due = NEVER;
-        let (key, totals) = (hot.key, hot.totals(&self.cold[slot as usize]));
-        let extra = self.extra(slot);
-        extra.reported = totals;
-        extra.updates += 1;
-        self.counters.updates += 1;
-        ears.sink.event(FlowEvent::Updated { key, stats });
-    }
-
-    /// The one way out of the table, but for [`drain`](Self::drain).
-    #[inline(never)]
-    pub fn end<O: FlowObserver<K>, S: EventSink<K>>(
-        &mut self,
-        slot: u32,
-        reason: EndReason,
-        ears: &mut Ears<'_, O, S>,
-    ) {
-        let removed = self.table.remove(self.hot[slot as usize].tag, slot);
-        debug_assert!(removed, "a live slot is in the table");
-        self.wheel.cancel(slot);
-        self.free.push(slot);
-        self.tell_end(slot, reason, ears);
-        self.hot[slot as usize].packets = [0; 2];
-    }
-
-    fn tell_end<O: FlowObserver<K>, S: EventSink<K>>(
-        &mut self,
-        slot: u32,
-        reason: EndReason,
-        ears: &mut Ears<'_, O, S>,
-    ) {
-        let stats = self.stats(slot);
-        let hot = &self.hot[slot as usize];
-        let key = hot.key;
-        ears.observer.on_end(FlowId(slot), &key, &stats, reason, ears.sink, ears.hooks);
-        if hot.track.has_extra() {
-            self.extras.remove(&slot);
-        }
-        self.counters.ended[reason as usize] += 1;
-        self.counters.packets_ended += stats.packets();
-        hook!(ears.hooks.flow_ended(reason, &stats));
-        ears.sink.event(FlowEvent::Ended { key, reason, stats });
-    }
-
-    /// Makes room: what is closed first, then what is slight, then what has been idle longest.
-    #[inline(never)]
-    pub fn evict<O: FlowObserver<K>, S: EventSink<K>>(&mut self, ears: &mut Ears<'_, O, S>) {
-        let mut victim = None;
-        for _ in 0..EVICTION_TRIES {
-            let Some((slot, due)) = self.wheel.least() else { break };
-            victim = Some(slot);
-            if self.class(slot) != Class::Normal || self.deadline(slot) < due {
-                break;
-            }
-            // Lazily scheduled: it has been seen since. Put it where it belongs and look again.
-            self.reschedule(slot);
-        }
-        let Some(slot) = victim else { return };
-        let hot = &self.hot[slot as usize];
-        let closed = over(hot.track.l4(), hot.track.state());
-        if closed.is_none() {
-            let kind = AnomalyKind::FlowTableEviction { max_flows: self.max_flows };
-            let (key, ts) = (hot.key, self.clock);
-            hook!(ears.hooks.anomaly(&kind));
-            ears.sink.event(FlowEvent::Anomaly { key: Some(key), kind, ts });
-        }
-        self.end(slot, closed.unwrap_or(EndReason::Evicted), ears);
-    }
-
-    /// Handles at most `budget` due flows; `true` when more may be due.
-    pub fn expire<O: FlowObserver<K>, S: EventSink<K>>(
-        &mut self,
-        now: Timestamp,
-        budget: usize,
-        ears: &mut Ears<'_, O, S>,
-    ) -> bool {
-        self.clock = self.clock.max(now);
-        let mut left = budget;
-        while left > 0 {
-            let mut due = [0; EXPIRED_TOGETHER];
-            let taken = self.pop_due(&mut due[..left.min(EXPIRED_TOGETHER)]);
-            if taken == 0 {
-                return false;
-            }
-            left -= taken;
-            due[..taken].iter().for_each(|&slot| self.expire_one(slot, ears));
-        }
-        true
-    }
-
-    /// Takes due flows out of the wheel, as many as `due` has room for, and asks for what ending them touches: they have
-    /// been quiet for so long that none of it is in the cache.
-    fn pop_due(&mut self, due: &mut [u32]) -> usize {
-        let mut taken = 0;
-        while let Some(room) = due.get_mut(taken)
-            && let Some(slot) = self.wheel.pop_due(self.clock)
-        {
-            *room = slot;
-            taken += 1;
-            self.prefetch_hot(slot);
-            prefetch(&self.cold[slot as usize]);
-        }
-        for &slot in &due[..taken] {
-            self.table.prefetch(self.hot[slot as usize].tag);
-        }
-        taken
-    }
-
-    /// A flow that the wheel had as due: it is over, or is to be reported, or was seen since.
-    fn expire_one<O: FlowObserver<K>, S: EventSink<K>>(
-        &mut self,
-        slot: u32,
-        ears: &mut Ears<'_, O, S>,
-    ) {
-        let hot = &self.hot[slot as usize];
-        let quiet_ns = self.clock.nanos_since(hot.touched());
-        let (active_due, skewed) = (hot.active_due, hot.skew != 0);
-        if quiet_ns > self.idle_ns(slot) {
-            return self.end_idle(slot, ears);
-        }
-        // A flow whose time is behind the clock is reported by its own packets.
-        if active_due != NEVER && !skewed && from_coarse(active_due) <= self.clock {
-            self.report(slot, ears);
-        }
-        self.reschedule(slot);
-    }
-
-    /// Ends a flow whose idle timeout is over. If a record was due before that, it comes first:
-    /// the records of a flow must not depend on when its tracker gets round to it.
-    fn end_idle<O: FlowObserver<K>, S: EventSink<K>>(
-        &mut self,
-        slot: u32,
-        ears: &mut Ears<'_, O, S>,
-    ) {
-        let hot = &self.hot[slot as usize];
-        let reason = over(hot.track.l4(), hot.track.state()).unwrap_or(EndReason::Idle);
-        let idle_at = hot.last.plus_nanos(self.idle_ns(slot));
-        if hot.active_due != NEVER && from_coarse(hot.active_due) <= idle_at {
-            self.report(slot, ears);
-        }
-        self.end(slot, reason, ears);
-    }
-
     pub fn next_due(&self) -> Option<Timestamp> {
         self.wheel.next_due()
-    }
-
-    /// Ends every flow, in the order of the slab: memory is walked once, from end to end.
-    pub fn drain<O: FlowObserver<K>, S: EventSink<K>>(
-        &mut self,
-        otherwise: EndReason,
-        ears: &mut Ears<'_, O, S>,
-    ) {
-        for slot in 0..self.hot.len() as u32 {
-            if self.wheel.contains(slot) {
-                let track = &self.hot[slot as usize].track;
-                let reason = over(track.l4(), track.state()).unwrap_or(otherwise);
-                self.tell_end(slot, reason, ears);
-            }
-        }
-        self.table.clear();
-        self.wheel.clear();
-        self.hot.clear();
-        self.cold.clear();
-        self.free.clear();
     }
 
     pub fn set_max_flows(&mut self, max_flows: usize) {
@@ -599,15 +429,5 @@ impl<K: Copy + Eq> Flows<K> {
             let key = &self.hot[slot as usize].key;
             self.wheel.contains(slot).then(|| (key, self.stats(slot)))
         })
-    }
-}
-
-/// How a connection that is over ended.
-fn over(l4: L4, state: TcpState) -> Option<EndReason> {
-    match state {
-        _ if l4 != L4::Tcp => None,
-        TcpState::Closed => Some(EndReason::Rst),
-        state if state.is_finished() => Some(EndReason::Fin),
-        _ => None,
     }
 }

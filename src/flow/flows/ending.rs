@@ -1,0 +1,200 @@
+//! How flows end: their time is over, another needs their room, a segment or the caller says so; and what is told then.
+//!
+//! Invariant: [`Flows::end`] and [`Flows::drain`] are the only ways out of the table, and both tell a reason.
+
+use super::super::entry::{NEVER, from_coarse};
+use super::super::observer::{FlowId, FlowObserver};
+use super::super::tcp::TcpState;
+use super::super::wheel::Class;
+use super::{Ears, Flows};
+use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
+use crate::net::L4;
+use crate::obs::hook;
+use crate::prefetch::prefetch;
+use crate::time::Timestamp;
+
+/// How many lazily scheduled flows an eviction looks at to find one that is really the most idle.
+const EVICTION_TRIES: usize = 8;
+
+/// How many due flows are taken out of the wheel before the first of them is looked at.
+const EXPIRED_TOGETHER: usize = 16;
+
+impl<K: Copy + Eq> Flows<K> {
+    /// The active timeout: tells what there is so far. The next one starts with the next packet.
+    #[inline(never)]
+    pub(super) fn report<O, S: EventSink<K>>(&mut self, slot: u32, ears: &mut Ears<'_, O, S>) {
+        let stats = self.stats(slot);
+        let hot = &mut self.hot[slot as usize];
+        hot.active_due = NEVER;
+        let (key, totals) = (hot.key, hot.totals(&self.cold[slot as usize]));
+        let extra = self.extra(slot);
+        extra.reported = totals;
+        extra.updates += 1;
+        self.counters.updates += 1;
+        ears.sink.event(FlowEvent::Updated { key, stats });
+    }
+
+    /// The one way out of the table, but for [`drain`](Self::drain).
+    #[inline(never)]
+    pub fn end<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        reason: EndReason,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let removed = self.table.remove(self.hot[slot as usize].tag, slot);
+        debug_assert!(removed, "a live slot is in the table");
+        self.wheel.cancel(slot);
+        self.free.push(slot);
+        self.tell_end(slot, reason, ears);
+        self.hot[slot as usize].packets = [0; 2];
+    }
+
+    fn tell_end<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        reason: EndReason,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let stats = self.stats(slot);
+        let hot = &self.hot[slot as usize];
+        let key = hot.key;
+        ears.observer.on_end(FlowId(slot), &key, &stats, reason, ears.sink, ears.hooks);
+        if hot.track.has_extra() {
+            self.extras.remove(&slot);
+        }
+        self.counters.ended[reason as usize] += 1;
+        self.counters.packets_ended += stats.packets();
+        hook!(ears.hooks.flow_ended(reason, &stats));
+        ears.sink.event(FlowEvent::Ended { key, reason, stats });
+    }
+
+    /// Makes room: what is closed first, then what is slight, then what has been idle longest.
+    #[inline(never)]
+    pub fn evict<O: FlowObserver<K>, S: EventSink<K>>(&mut self, ears: &mut Ears<'_, O, S>) {
+        let mut victim = None;
+        for _ in 0..EVICTION_TRIES {
+            let Some((slot, due)) = self.wheel.least() else { break };
+            victim = Some(slot);
+            if self.class(slot) != Class::Normal || self.deadline(slot) < due {
+                break;
+            }
+            // Lazily scheduled: it has been seen since. Put it where it belongs and look again.
+            self.reschedule(slot);
+        }
+        let Some(slot) = victim else { return };
+        let hot = &self.hot[slot as usize];
+        let closed = over(hot.track.l4(), hot.track.state());
+        if closed.is_none() {
+            let kind = AnomalyKind::FlowTableEviction { max_flows: self.max_flows };
+            let (key, ts) = (hot.key, self.clock);
+            hook!(ears.hooks.anomaly(&kind));
+            ears.sink.event(FlowEvent::Anomaly { key: Some(key), kind, ts });
+        }
+        self.end(slot, closed.unwrap_or(EndReason::Evicted), ears);
+    }
+
+    /// Handles at most `budget` due flows; `true` when more may be due.
+    pub fn expire<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        now: Timestamp,
+        budget: usize,
+        ears: &mut Ears<'_, O, S>,
+    ) -> bool {
+        self.clock = self.clock.max(now);
+        let mut left = budget;
+        while left > 0 {
+            let mut due = [0; EXPIRED_TOGETHER];
+            let taken = self.pop_due(&mut due[..left.min(EXPIRED_TOGETHER)]);
+            if taken == 0 {
+                return false;
+            }
+            left -= taken;
+            due[..taken].iter().for_each(|&slot| self.expire_one(slot, ears));
+        }
+        true
+    }
+
+    /// Takes due flows out of the wheel, as many as `due` has room for, and asks for what ending them touches: they have
+    /// been quiet for so long that none of it is in the cache.
+    fn pop_due(&mut self, due: &mut [u32]) -> usize {
+        let mut taken = 0;
+        while let Some(room) = due.get_mut(taken)
+            && let Some(slot) = self.wheel.pop_due(self.clock)
+        {
+            *room = slot;
+            taken += 1;
+            self.prefetch_hot(slot);
+            prefetch(&self.cold[slot as usize]);
+        }
+        for &slot in &due[..taken] {
+            self.table.prefetch(self.hot[slot as usize].tag);
+        }
+        taken
+    }
+
+    /// A flow that the wheel had as due: it is over, or is to be reported, or was seen since.
+    fn expire_one<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let hot = &self.hot[slot as usize];
+        let quiet_ns = self.clock.nanos_since(hot.touched());
+        let (active_due, skewed) = (hot.active_due, hot.skew != 0);
+        if quiet_ns > self.idle_ns(slot) {
+            return self.end_idle(slot, ears);
+        }
+        // A flow whose time is behind the clock is reported by its own packets.
+        if active_due != NEVER && !skewed && from_coarse(active_due) <= self.clock {
+            self.report(slot, ears);
+        }
+        self.reschedule(slot);
+    }
+
+    /// Ends a flow whose idle timeout is over. If a record was due before that, it comes first:
+    /// the records of a flow must not depend on when its tracker gets round to it.
+    pub(super) fn end_idle<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let hot = &self.hot[slot as usize];
+        let reason = over(hot.track.l4(), hot.track.state()).unwrap_or(EndReason::Idle);
+        let idle_at = hot.last.plus_nanos(self.idle_ns(slot));
+        if hot.active_due != NEVER && from_coarse(hot.active_due) <= idle_at {
+            self.report(slot, ears);
+        }
+        self.end(slot, reason, ears);
+    }
+
+    /// Ends every flow, in the order of the slab: memory is walked once, from end to end.
+    pub fn drain<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        otherwise: EndReason,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        for slot in 0..self.hot.len() as u32 {
+            if self.wheel.contains(slot) {
+                let track = &self.hot[slot as usize].track;
+                let reason = over(track.l4(), track.state()).unwrap_or(otherwise);
+                self.tell_end(slot, reason, ears);
+            }
+        }
+        self.table.clear();
+        self.wheel.clear();
+        self.hot.clear();
+        self.cold.clear();
+        self.free.clear();
+    }
+}
+
+/// How a connection that is over ended.
+pub(super) fn over(l4: L4, state: TcpState) -> Option<EndReason> {
+    match state {
+        _ if l4 != L4::Tcp => None,
+        TcpState::Closed => Some(EndReason::Rst),
+        state if state.is_finished() => Some(EndReason::Fin),
+        _ => None,
+    }
+}
