@@ -173,8 +173,9 @@ impl<K: Copy + Eq> Flows<K> {
             return;
         };
         let hot = &mut self.hot[slot as usize];
-        let gap = packet.ts.nanos_since(hot.last);
-        if gap > self.idle.least && gap > self.idle_ns(slot) {
+        // By the same clock as expiry: it must not matter which of the two comes first.
+        let quiet_ns = packet.clock.nanos_since(hot.touched());
+        if quiet_ns > self.idle.least && quiet_ns > self.idle_ns(slot) {
             self.end_idle(slot, ears);
             self.begin(packet, frame, ears);
             return;

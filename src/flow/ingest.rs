@@ -72,6 +72,7 @@ impl<E: FlowExtractor> Ingest<E> {
     /// Appends the packets of `frames` to `packets`; [`Packet::frame`] counts from 0 in `frames`.
     pub fn batch(&mut self, frames: &[Frame<'_>], packets: &mut Vec<Packet<E::Key>>) {
         for (index, frame) in frames.iter().enumerate() {
+            self.clock = self.clock.max(frame.ts);
             if frame.ts >= self.due {
                 self.handle_timeout(frame.ts, packets);
             }
@@ -94,7 +95,6 @@ impl<E: FlowExtractor> Ingest<E> {
             return;
         };
         self.counters.packets += 1;
-        self.clock = self.clock.max(frame.ts);
         let tcp = match layers.transport {
             Transport::Tcp(tcp) => Some(tcp),
             _ => None,
@@ -135,7 +135,6 @@ impl<E: FlowExtractor> Ingest<E> {
         mut layers: Layers,
         packets: &mut Vec<Packet<E::Key>>,
     ) {
-        self.clock = self.clock.max(frame.ts);
         let Self { extractor, hasher, fragments, clock, counters, .. } = self;
         let mut giver = Giver { extractor, hasher, clock: *clock, counters, packets };
         let mut room = |held| giver.give_up(held);

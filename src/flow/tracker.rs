@@ -214,13 +214,13 @@ impl<E: FlowExtractor> FlowTracker<E> {
         observer: &mut O,
         sink: &mut S,
     ) -> bool {
-        if self.ingest.poll_timeout().is_some_and(|due| due <= now) {
-            let mut packets = std::mem::take(&mut self.packets);
-            self.ingest.handle_timeout(now, &mut packets);
+        let mut packets = std::mem::take(&mut self.packets);
+        self.ingest.handle_timeout(now, &mut packets);
+        if !packets.is_empty() {
             self.account(&packets, &[], observer, sink);
             packets.clear();
-            self.packets = packets;
         }
+        self.packets = packets;
         let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
         let more = self.flows.expire(now, EXPIRE_BATCH, &mut ears);
         hook!(self.hooks.batch(0, 0, self.flows.len()));

@@ -139,33 +139,41 @@ impl<K: Copy + Eq> Flows<K> {
         slot: u32,
         ears: &mut Ears<'_, O, S>,
     ) {
-        let hot = &self.hot[slot as usize];
-        let quiet_ns = self.clock.nanos_since(hot.touched());
-        let (active_due, skewed) = (hot.active_due, hot.skew != 0);
-        if quiet_ns > self.idle_ns(slot) {
-            return self.end_idle(slot, ears);
+        match self.settle(slot, ears) {
+            Some(reason) => self.end(slot, reason, ears),
+            None => self.reschedule(slot),
         }
-        // A flow whose time is behind the clock is reported by its own packets.
-        if active_due != NEVER && !skewed && from_coarse(active_due) <= self.clock {
-            self.report(slot, ears);
-        }
-        self.reschedule(slot);
     }
 
-    /// Ends a flow whose idle timeout is over. If a record was due before that, it comes first:
-    /// the records of a flow must not depend on when its tracker gets round to it.
+    /// Ends a flow whose idle timeout is over.
     pub(super) fn end_idle<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
         slot: u32,
         ears: &mut Ears<'_, O, S>,
     ) {
+        let reason = self.settle(slot, ears).unwrap_or(EndReason::Idle);
+        self.end(slot, reason, ears);
+    }
+
+    /// Tells the record that is due of a flow, and says how the flow ended if its idle timeout is over by the clock. The
+    /// records of a flow must not depend on when its tracker gets round to it: one that was due before the end comes
+    /// first.
+    fn settle<O, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        ears: &mut Ears<'_, O, S>,
+    ) -> Option<EndReason> {
+        let idle_ns = self.idle_ns(slot);
         let hot = &self.hot[slot as usize];
         let reason = over(hot.track.l4(), hot.track.state()).unwrap_or(EndReason::Idle);
-        let idle_at = hot.last.plus_nanos(self.idle_ns(slot));
-        if hot.active_due != NEVER && from_coarse(hot.active_due) <= idle_at {
+        let is_over = self.clock.nanos_since(hot.touched()) > idle_ns;
+        let until = if is_over { hot.last.plus_nanos(idle_ns) } else { self.clock };
+        // A flow whose time is behind the clock is reported by its own packets.
+        let is_told = is_over || hot.skew == 0;
+        if is_told && hot.active_due != NEVER && from_coarse(hot.active_due) <= until {
             self.report(slot, ears);
         }
-        self.end(slot, reason, ears);
+        is_over.then_some(reason)
     }
 
     /// Ends every flow, in the order of the slab: memory is walked once, from end to end.
@@ -176,8 +184,10 @@ impl<K: Copy + Eq> Flows<K> {
     ) {
         for slot in 0..self.hot.len() as u32 {
             if self.wheel.contains(slot) {
+                // What is due by now and did not have its turn: the wheel is coarser than the clock.
+                let settled = self.settle(slot, ears);
                 let track = &self.hot[slot as usize].track;
-                let reason = over(track.l4(), track.state()).unwrap_or(otherwise);
+                let reason = over(track.l4(), track.state()).or(settled).unwrap_or(otherwise);
                 self.tell_end(slot, reason, ears);
             }
         }
