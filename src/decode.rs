@@ -209,7 +209,7 @@ pub(crate) trait OnLayers {
     type Out;
 
     /// A common stack. Inline it always: it is compiled into each of them apart, so that what it does not look at
-    /// is never written down. Layers that go through memory take 190 instructions a frame more (callgrind).
+    /// is never written down. Layers that went through memory took 51 instructions a frame more on workload A (callgrind).
     fn plain(self, layers: &Layers) -> Self::Out;
 
     /// Anything else.

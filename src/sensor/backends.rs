@@ -107,13 +107,40 @@ pub fn open<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, OpenError> {
 }
 
 /// Receive queues of an interface; 1 where the system does not tell, for opening it says why.
-#[cfg(any(feature = "af-xdp", feature = "af-packet"))]
+#[cfg(all(target_os = "linux", any(feature = "af-xdp", feature = "af-packet")))]
 fn queues(interface: &str) -> usize {
     let Ok(entries) = std::fs::read_dir(format!("/sys/class/net/{interface}/queues")) else {
         return 1;
     };
     let receives = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("rx-");
     entries.flatten().filter(|entry| receives(&entry.file_name())).count().max(1)
+}
+
+/// Runs with what was opened; gives `run` back where nothing was.
+#[cfg(all(target_os = "linux", any(feature = "af-xdp", feature = "af-packet")))]
+fn start<C: LiveCapture + Send + 'static, R: Run>(
+    opened: Result<Vec<Vec<Opened<C>>>, CaptureError>,
+    run: R,
+) -> Result<R::Out, (OpenError, R)> {
+    match opened {
+        Ok(captures) => Ok(run.run(captures)),
+        Err(error) => Err((error.into(), run)),
+    }
+}
+
+/// A configuration that a backend refuses: of what we choose ourselves, only the number of workers can be why.
+#[cfg(all(target_os = "linux", any(feature = "af-xdp", feature = "af-packet")))]
+fn unfit(
+    interface: &str,
+    what: String,
+    error: impl std::error::Error + Send + Sync + 'static,
+) -> CaptureError {
+    CaptureError::Live {
+        interface: interface.to_owned(),
+        what,
+        error: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
+        mend: "ask for fewer --workers".to_owned(),
+    }
 }
 
 /// Deals an interface's captures to the workers: number `i` to worker `i` modulo their number, so that worker `i` has
@@ -134,15 +161,12 @@ fn deal<C>(workers: usize, interfaces: Vec<Vec<Opened<C>>>) -> Vec<Vec<Opened<C>
 mod af_xdp {
     use std::time::Duration;
 
-    use super::{OpenError, Opened, Run, Wanted, deal, queues};
+    use super::{OpenError, Opened, Run, Wanted, deal, queues, start, unfit};
     use crate::capture::CaptureError;
     use crate::capture::af_xdp::{AfXdp, Config};
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
-        match open(wanted) {
-            Ok(captures) => Ok(run.run(captures)),
-            Err(error) => Err((error.into(), run)),
-        }
+        start(open(wanted), run)
     }
 
     fn open(wanted: &Wanted) -> Result<Vec<Vec<Opened<AfXdp>>>, CaptureError> {
@@ -158,11 +182,8 @@ mod af_xdp {
                 // A worker with several captures waits for all of them together.
                 config = config.wait(Duration::ZERO).spin(Duration::ZERO);
             }
-            let config = config.build().map_err(|error| CaptureError::Live {
-                interface: name.clone(),
-                what: format!("{workers} workers for {queues} queues"),
-                error: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
-                mend: "ask for fewer --workers".to_owned(),
+            let config = config.build().map_err(|error| {
+                unfit(name, format!("{workers} workers for {queues} queues"), error)
             })?;
             let opened = AfXdp::open(name, id as u16, &config)?.into_iter().map(|capture| {
                 let queue = match sockets {
@@ -191,15 +212,12 @@ mod af_xdp {
 mod af_packet {
     use std::time::Duration;
 
-    use super::{OpenError, Opened, Run, Wanted, deal, queues};
+    use super::{OpenError, Opened, Run, Wanted, deal, queues, start, unfit};
     use crate::capture::CaptureError;
     use crate::capture::af_packet::{AfPacket, Config, Fanout, FanoutMode};
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
-        match open(wanted) {
-            Ok(captures) => Ok(run.run(captures)),
-            Err(error) => Err((error.into(), run)),
-        }
+        start(open(wanted), run)
     }
 
     /// As many sockets on each interface as there are workers; the kernel spreads flows over them.
@@ -216,12 +234,8 @@ mod af_packet {
                 let group = (std::process::id() as u16).wrapping_add(id as u16);
                 config = config.fanout(Some(Fanout { group, mode: FanoutMode::Hash }));
             }
-            let config = config.build().map_err(|error| CaptureError::Live {
-                interface: name.clone(),
-                what: format!("{workers} workers"),
-                error: std::io::Error::new(std::io::ErrorKind::InvalidInput, error),
-                mend: "ask for fewer --workers".to_owned(),
-            })?;
+            let config =
+                config.build().map_err(|error| unfit(name, format!("{workers} workers"), error))?;
             let mut opened = Vec::with_capacity(workers);
             for number in 0..workers {
                 let capture = AfPacket::open(name, id as u16, &config)?;

@@ -187,7 +187,8 @@ impl<K: Copy + Eq> Flows<K> {
                 // What is due by now and did not have its turn: the wheel is coarser than the clock.
                 let settled = self.settle(slot, ears);
                 let track = &self.hot[slot as usize].track;
-                let reason = over(track.l4(), track.state()).or(settled).unwrap_or(otherwise);
+                let reason =
+                    settled.or_else(|| over(track.l4(), track.state())).unwrap_or(otherwise);
                 self.tell_end(slot, reason, ears);
             }
         }
