@@ -27,6 +27,7 @@ pub mod ledger;
 pub mod live;
 pub mod options;
 pub mod pace;
+pub mod privileges;
 pub mod progress;
 pub mod queues;
 pub mod read;

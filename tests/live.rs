@@ -307,6 +307,113 @@ fn an_interface_that_goes_away_ends_the_run_with_code_3() {
     }
 }
 
+/// Waits, for up to 20 s.
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}: not in 20 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn lines(path: &str) -> usize {
+    std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+#[test]
+fn a_hangup_goes_on_in_a_new_file_and_no_record_is_lost() {
+    if !namespace(1) {
+        return;
+    }
+    let scratch = Scratch::new("hangup");
+    let (out, moved) = (scratch.path("live.jsonl"), scratch.path("live.jsonl.1"));
+    let output = format!("jsonl:{out}");
+    let live = Live::start(&["-i", PORT, "--output", &output, "--idle-timeout", "udp=100ms"]);
+    let sender = Sender::new(PEER);
+    (0..10).for_each(|flow| sender.send(&wire::udp(flow, 0, 100)).expect("sent"));
+    until("ten records", || lines(&out) == 10);
+    std::fs::rename(&out, &moved).expect("moved");
+    live.signal(libc::SIGHUP);
+    until("a new file", || Path::new(&out).exists());
+    (10..15).for_each(|flow| sender.send(&wire::udp(flow, 0, 100)).expect("sent"));
+    until("five records", || lines(&out) == 5);
+    live.signal(libc::SIGTERM);
+    let (code, messages) = live.end();
+    assert_eq!(code, Some(0), "{messages}");
+    assert_eq!((lines(&moved), lines(&out)), (10, 5));
+}
+
+/// The capabilities of a process as the kernel tells them: permitted, effective, bounding.
+fn rights(pid: u32) -> [u64; 3] {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    ["CapPrm:", "CapEff:", "CapBnd:"].map(|name| {
+        let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
+        u64::from_str_radix(line[name.len()..].trim(), 16).expect("a number")
+    })
+}
+
+#[test]
+fn rights_that_it_does_not_need_are_given_up_and_another_user_may_go_on() {
+    const NET_ADMIN: u64 = 1 << 12;
+    const NET_RAW: u64 = 1 << 13;
+    const IPC_LOCK: u64 = 1 << 14;
+    const BPF: u64 = 1 << 39;
+    for (backend, kept) in
+        [("af-packet", NET_RAW), ("af-xdp", NET_ADMIN | NET_RAW | IPC_LOCK | BPF)]
+    {
+        if !namespace(1) {
+            return;
+        }
+        let scratch = Scratch::new(&format!("rights-{backend}"));
+        let sum = scratch.path("summary.json");
+        let live =
+            Live::start(&["-i", PORT, "--backend", backend, "--user", "nobody", "--summary", &sum]);
+        assert_eq!(rights(live.child.id()), [kept; 3], "{backend}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", live.child.id()));
+        let status = status.expect("its status");
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+        // Every thread, not only the first one.
+        for thread in std::fs::read_dir(format!("/proc/{}/task", live.child.id())).expect("it") {
+            let path = thread.expect("a thread").path().join("status");
+            let status = std::fs::read_to_string(path).expect("its status");
+            let line = status.lines().find(|line| line.starts_with("CapEff:")).expect("a line");
+            assert_eq!(u64::from_str_radix(line[7..].trim(), 16), Ok(kept), "{status}");
+        }
+        let sender = Sender::new(PEER);
+        (0..500).for_each(|number| sender.send(&wire::udp(1, number, 100)).expect("sent"));
+        std::thread::sleep(Duration::from_millis(300));
+        live.signal(libc::SIGTERM);
+        let (code, messages) = live.end();
+        assert_eq!(code, Some(0), "{backend}: {messages}");
+        let summary = json(&sum);
+        balanced(&summary);
+        assert_eq!(sums(&summary), (500, 500, 0), "{backend}");
+        assert!(!std::fs::read_to_string("/proc/net/dev").expect("it").is_empty());
+    }
+}
+
+#[test]
+fn without_rights_the_missing_capability_is_named() {
+    for (backend, named) in
+        [("af-packet", "CAP_NET_RAW"), ("af-xdp", "CAP_"), ("auto", "CAP_NET_RAW")]
+    {
+        if !namespace(1) {
+            return;
+        }
+        let run = Command::new("setpriv")
+            .args(["--bounding-set", "-all", "--inh-caps", "-all", "--"])
+            .arg(env!("CARGO_BIN_EXE_flowscope"))
+            .args(["live", "-i", PORT, "--backend", backend])
+            .env_remove("RUST_LOG")
+            .output()
+            .expect("setpriv, of util-linux");
+        let message = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{backend}: {message}");
+        assert!(message.contains(named), "{backend}: {message}");
+    }
+}
+
 #[test]
 fn what_cannot_be_captured_is_refused_by_name() {
     let refusal = |arguments: &[&str]| {
@@ -319,6 +426,10 @@ fn what_cannot_be_captured_is_refused_by_name() {
     assert!(code == Some(2) && message.contains("1 to 128"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--filter", "tcp prot 80"]);
     assert!(code == Some(2) && message.contains("tcp prot 80"), "{message}");
+    let (code, message) = refusal(&["-i", "eth9", "--user", "no such user"]);
+    assert!(code == Some(2) && message.contains("no such user"), "{message}");
+    let (code, message) = refusal(&["-i", "eth9", "--metrics", "192.0.2.1:9"]);
+    assert!(code == Some(1) && message.contains("192.0.2.1:9"), "{message}");
     let (code, message) = refusal(&[]);
     assert!(code == Some(2) && message.contains("--interface"), "{message}");
     for backend in ["auto", "af-xdp", "af-packet"] {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use flowscope::capture::BATCH_FRAMES_MAX;
+use flowscope::export::sink::Opened;
 use flowscope::export::{RecordWriter, Sink, WhenFull};
 use flowscope::flow::ingest::Ingest;
 use flowscope::flow::{ByFiveTuple, FlowTracker};
@@ -141,7 +142,7 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], workers: usize) -> (Vec<String>, Le
         ..TrackerConfig::default()
     };
     let text = Text::default();
-    let mut sink = Sink::start("memory".to_owned(), text.clone()).unwrap();
+    let mut sink = Sink::start(Opened::of("memory".to_owned(), text.clone())).unwrap();
     let board = Board::new(1, workers.max(1), vec![("memory".to_owned(), sink.handle())]);
     let parts = |worker: usize| WorkerParts {
         tracker: FlowTracker::new(ByFiveTuple::default(), config.clone()).unwrap(),

@@ -11,6 +11,7 @@ use super::exit;
 use super::values::{self, IdleTimeout};
 use crate::sensor::backends::Backend;
 use crate::sensor::options::{Output, Speed};
+use crate::sensor::privileges::User;
 
 const ENVIRONMENT: &str = "\
 Environment:
@@ -231,6 +232,13 @@ pub struct LiveArgs {
     /// How many pinned threads capture and track: as many as the port has queues, or a number up to 128.
     #[arg(long, value_name = "auto|N", default_value = "auto", value_parser = values::workers, help_heading = "Frames")]
     pub workers: Workers,
+
+    /// Go on as this user, once outputs are open.
+    ///
+    /// Of the rights it was started with, those that it takes to open a port are kept in any case and no others:
+    /// CAP_NET_RAW, and for AF_XDP CAP_NET_ADMIN, CAP_BPF and CAP_IPC_LOCK.
+    #[arg(long, value_name = "NAME", value_parser = User::find, help_heading = "Operation")]
+    pub user: Option<User>,
 
     /// Let AF_XDP take frames that the host's own network stack then does not get.
     #[arg(long, help_heading = "Frames")]

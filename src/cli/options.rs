@@ -127,5 +127,6 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
         extractor,
         tracker,
         metrics: args.common.metrics,
+        user: args.user,
     })
 }

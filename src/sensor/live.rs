@@ -16,13 +16,15 @@ use crossbeam_utils::CachePadded;
 use super::backends::{self, Opened, Run};
 use super::direct::Direct;
 use super::filter::Filter;
-use super::http::{Readiness, Server};
+use super::http::{Listener, Readiness, Server};
 use super::ledger::Ledger;
 use super::options::LiveOptions;
+use super::privileges;
 use super::queues::Queues;
 use super::read::{ReadEnd, ReadLoop};
 use super::run::{
-    Outcome, open_outputs, outcome, report, serve, warn_of_uncovered_links, write_summary,
+    Outcome, SummaryFile, open_outputs, outcome, report, serve, start_sinks,
+    warn_of_uncovered_links,
 };
 use super::shard::{Board, QueueShard, ReaderShard};
 use super::steer::cores;
@@ -38,11 +40,20 @@ use crate::time::Timestamp;
 /// Captures until a signal, and says how it ended. `Err` is for what failed before the first frame, and for bugs.
 /// A second SIGINT or SIGTERM ends the process with `code_at_once`.
 pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> {
+    let outputs = open_outputs(&options.outputs)?;
+    let summary_file = options.summary.as_deref().map(SummaryFile::create).transpose()?;
+    let listener = options.metrics.map(Listener::bind).transpose()?;
+    // From here on there are threads, which inherit what is left.
+    let needed = privileges::needed(options.wanted.backend);
+    let kept = privileges::drop_to(needed, options.user.as_ref())?;
+    tracing::info!("rights kept: {kept}");
+    let mut sinks = start_sinks(outputs)?;
+    let handles: Vec<_> = sinks.iter().map(Sink::handle).collect();
     let stop = Stop::new();
-    stop.on_signals(code_at_once).context("signals cannot be watched")?;
-    let mut sinks = open_outputs(&options.outputs)?;
+    stop.on_signals(code_at_once, Some(move || handles.iter().for_each(SinkHandle::reopen)))
+        .context("signals cannot be watched")?;
     let started = Instant::now();
-    let launch = Launch { options, stop: stop.clone(), sinks: &sinks };
+    let launch = Launch { options, stop: stop.clone(), sinks: &sinks, listener };
     let Launched { board, server, workers } = backends::open(&options.wanted, launch)??;
     if let Some(server) = &server {
         server.set_readiness(Readiness::Reading);
@@ -83,8 +94,8 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
     };
     let summary = Summary::new(&figures, ledger, facts);
     report(&summary, &board, outcome);
-    if let Some(path) = &options.summary {
-        write_summary(path, &summary)?;
+    if let Some(file) = summary_file {
+        file.write(&summary)?;
     }
     Ok(outcome)
 }
@@ -94,6 +105,7 @@ struct Launch<'a> {
     options: &'a LiveOptions,
     stop: Stop,
     sinks: &'a [Sink],
+    listener: Option<Listener>,
 }
 
 /// A run under way.
@@ -132,7 +144,7 @@ impl Run for Launch<'_> {
             of_workers.push(Queues::new(queues));
         }
         // Only now is it known how many queues there are to have metrics.
-        let server = options.metrics.map(|addr| serve(addr, &board)).transpose()?;
+        let server = self.listener.map(|listener| serve(listener, &board)).transpose()?;
 
         let handles: Vec<SinkHandle> = board.sinks.iter().map(|(_, sink)| sink.clone()).collect();
         let tracker_config = TrackerConfig {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::backends::Wanted;
 use super::filter::Filter;
+use super::privileges::User;
 use crate::export::sink::Target;
 use crate::flow::{ByFiveTuple, TrackerConfig};
 
@@ -43,6 +44,8 @@ pub struct LiveOptions {
     pub tracker: TrackerConfig,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Whom it goes on as, once what takes rights is open.
+    pub user: Option<User>,
 }
 
 /// Everything that a replay needs to know.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// A flag that can be waited for. Cloning gives another handle to the same one.
@@ -33,12 +33,25 @@ impl Stop {
         Self::default()
     }
 
-    /// Raised by SIGINT and SIGTERM from now on; the second one ends the process with this code.
-    pub fn on_signals(&self, code_at_once: i32) -> io::Result<()> {
+    /// Raised by SIGINT and SIGTERM from now on; the second one ends the process with this code. SIGHUP calls `hangup`; without one
+    /// it does what it did.
+    pub fn on_signals(
+        &self,
+        code_at_once: i32,
+        mut hangup: Option<impl FnMut() + Send + 'static>,
+    ) -> io::Result<()> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        if hangup.is_some() {
+            signals.add_signal(SIGHUP)?;
+        }
         let stop = self.clone();
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
+                if signal == SIGHUP {
+                    tracing::info!(signal, "signal: outputs are opened anew");
+                    hangup.iter_mut().for_each(|hangup| hangup());
+                    continue;
+                }
                 if stop.shared.signalled.swap(true, Ordering::SeqCst) {
                     tracing::warn!(signal, "second signal: ending at once, records may be lost");
                     std::process::exit(code_at_once);
