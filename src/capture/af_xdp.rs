@@ -24,6 +24,7 @@ mod sys;
 mod umem;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,8 @@ impl ModeInForce {
 pub struct AfXdp {
     // Dropped first: no frame is sent to a socket that is about to close.
     program: Arc<Mutex<Program>>,
+    /// Of the interface; open as long as any of its captures is.
+    _promiscuous: Option<Arc<OwnedFd>>,
     socket: Socket,
     batch: Batch,
     interface: String,
@@ -148,14 +151,20 @@ impl AfXdp {
                 sockets.push((socket, queue, number, slot, mode));
             }
         }
+        // A NIC hands on no frame to another host unless it is told to, and no program sees what it keeps.
+        let promiscuous = config.promiscuous.then(|| sys::promiscuous(found.index));
+        let promiscuous =
+            promiscuous.transpose().map_err(|error| refuse::not_promiscuous(name, error))?;
         // Last, so that the first frame already has where to go.
         program
             .attach(found.index, config.mode == Mode::Generic)
             .map_err(|error| refuse::not_attached(name, config, error))?;
 
         let (program, config) = (Arc::new(Mutex::new(program)), Arc::new(config.clone()));
+        let promiscuous = promiscuous.map(Arc::new);
         let captures = sockets.into_iter().map(|(socket, queue, number, slot, mode)| Self {
             program: Arc::clone(&program),
+            _promiscuous: promiscuous.clone(),
             socket,
             batch: Batch::new(id, multi_buffer),
             interface: name.to_owned(),
@@ -295,12 +304,13 @@ impl LiveCapture for AfXdp {
     }
 
     fn description(&self) -> String {
-        let Config { frames, frame_bytes, rx_ring, sockets_per_queue, huge_pages, .. } =
-            *self.config;
+        let Config {
+            frames, frame_bytes, rx_ring, sockets_per_queue, huge_pages, promiscuous, ..
+        } = *self.config;
         let mebibytes = self.config.queue_bytes().div_ceil(1 << 20);
         format!(
             "{} queue {} socket {} of {sockets_per_queue}: AF_XDP, {}{}, {frames} frames of {frame_bytes} bytes \
-             ({mebibytes} MiB{}), ring of {rx_ring}",
+             ({mebibytes} MiB{}), ring of {rx_ring}{}",
             self.interface,
             self.queue,
             self.number,
@@ -311,6 +321,7 @@ impl LiveCapture for AfXdp {
             },
             if self.multi_buffer { ", long frames in several buffers" } else { "" },
             if huge_pages { " in huge pages" } else { "" },
+            if promiscuous { ", promiscuous" } else { "" },
         )
     }
 }

@@ -49,12 +49,13 @@ pub struct Config {
     pub(super) ip_only: bool,
     pub(super) kernel_time: bool,
     pub(super) take_traffic: bool,
+    pub(super) promiscuous: bool,
     pub(super) wait: Duration,
     pub(super) spin: Duration,
 }
 
 impl Config {
-    /// The defaults: every queue, one socket each, 32 768 frames of 2 048 bytes a queue (64 MiB), a ring of
+    /// The defaults: every queue, one socket each, promiscuous, 32 768 frames of 2 048 bytes a queue (64 MiB), a ring of
     /// 16 384, so that 1 M packets/s are taken without loss even if the reader is off its core for 16 ms.
     pub fn builder() -> Builder {
         Builder {
@@ -70,6 +71,7 @@ impl Config {
                 ip_only: false,
                 kernel_time: false,
                 take_traffic: false,
+                promiscuous: true,
                 wait: Duration::from_millis(100),
                 spin: Duration::from_micros(50),
             },
@@ -168,6 +170,12 @@ impl Builder {
     /// gets to the host.
     pub fn take_traffic(mut self, take: bool) -> Self {
         self.config.take_traffic = take;
+        self
+    }
+
+    /// Whether frames to other hosts are taken as well (the default).
+    pub fn promiscuous(mut self, promiscuous: bool) -> Self {
+        self.config.promiscuous = promiscuous;
         self
     }
 
