@@ -113,44 +113,18 @@ impl AfXdp {
         if let Some(refusal) = refuse::missing_rights(name, effective_capabilities()) {
             return Err(refusal);
         }
-        if let Some(refusal) = refuse::unfit(name, &found, config) {
-            return Err(refusal);
-        }
-        let multi_buffer = refuse::needs_multi_buffer(&found, config);
-        let mut program = Program::load(&ProgramConfig {
-            queues: found.queues,
-            sockets_per_queue: config.sockets_per_queue,
-            ip_only: config.ip_only,
-            stamped: config.kernel_time,
-            room_bytes: (!multi_buffer).then(|| config.room_bytes()),
-        })
-        .map_err(|error| refuse::not_loaded(name, error))?;
-
-        let queues = match &config.queues[..] {
-            [] => (0..found.queues).collect(),
-            queues => queues.to_vec(),
-        };
-        let mut sockets = Vec::new();
-        for queue in queues {
-            let mut memory = QueueMemory::new(config, multi_buffer)
-                .map_err(|error| refuse::no_memory(name, queue, config, error))?;
-            for number in 0..config.sockets_per_queue {
-                let socket = patiently(|| memory.bind(name, queue, config.kernel_time))
-                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
-                let mode = match config.mode {
-                    Mode::Generic => Ok(ModeInForce::Generic),
-                    _ => sys::is_zero_copy(socket.fd()).map(|zero_copy| {
-                        if zero_copy { ModeInForce::ZeroCopy } else { ModeInForce::Copy }
-                    }),
-                };
-                let slot = queue * config.sockets_per_queue + number;
-                let mode = program
-                    .open_slot(slot, &socket.fd())
-                    .and(mode)
-                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
-                sockets.push((socket, queue, number, slot, mode));
+        let mut config = config.clone();
+        let Bound { mut program, sockets, multi_buffer } = loop {
+            let bound = Bound::new(name, &found, &config)?;
+            match config.in_pages() {
+                // Only now is it known that the NIC itself writes; at most once, for pages are as large as it gets.
+                Some(pages) if bound.needs_pages() => {
+                    drop(bound);
+                    config = pages;
+                }
+                _ => break bound,
             }
-        }
+        };
         // A NIC hands on no frame to another host unless it is told to, and no program sees what it keeps.
         let promiscuous = config.promiscuous.then(|| sys::promiscuous(found.index));
         let promiscuous =
@@ -158,24 +132,25 @@ impl AfXdp {
         // Last, so that the first frame already has where to go.
         program
             .attach(found.index, config.mode == Mode::Generic)
-            .map_err(|error| refuse::not_attached(name, config, error))?;
+            .map_err(|error| refuse::not_attached(name, &config, error))?;
 
-        let (program, config) = (Arc::new(Mutex::new(program)), Arc::new(config.clone()));
+        let (program, config) = (Arc::new(Mutex::new(program)), Arc::new(config));
         let promiscuous = promiscuous.map(Arc::new);
-        let captures = sockets.into_iter().map(|(socket, queue, number, slot, mode)| Self {
-            program: Arc::clone(&program),
-            _promiscuous: promiscuous.clone(),
-            socket,
-            batch: Batch::new(id, multi_buffer),
-            interface: name.to_owned(),
-            queue,
-            number,
-            slot,
-            mode,
-            multi_buffer,
-            config: Arc::clone(&config),
-            life: Life::Open,
-        });
+        let captures =
+            sockets.into_iter().map(|BoundSocket { socket, queue, number, slot, mode }| Self {
+                program: Arc::clone(&program),
+                _promiscuous: promiscuous.clone(),
+                socket,
+                batch: Batch::new(id, multi_buffer),
+                interface: name.to_owned(),
+                queue,
+                number,
+                slot,
+                mode,
+                multi_buffer,
+                config: Arc::clone(&config),
+                life: Life::Open,
+            });
         Ok(captures.collect())
     }
 
@@ -235,6 +210,72 @@ impl AfXdp {
             return Ok(true);
         }
         socket_error(self.socket.fd()).map(|()| false)
+    }
+}
+
+/// Sockets that are bound to their queues and in the program's map, which is attached to nothing yet.
+struct Bound {
+    // Dropped first, as in `AfXdp`.
+    program: Program,
+    sockets: Vec<BoundSocket>,
+    multi_buffer: bool,
+}
+
+struct BoundSocket {
+    socket: Socket,
+    queue: u32,
+    number: u32,
+    slot: u32,
+    mode: ModeInForce,
+}
+
+impl Bound {
+    fn new(name: &str, found: &Interface, config: &Config) -> Result<Self, CaptureError> {
+        if let Some(refusal) = refuse::unfit(name, found, config) {
+            return Err(refusal);
+        }
+        let multi_buffer = refuse::needs_multi_buffer(found, config);
+        let mut program = Program::load(&ProgramConfig {
+            queues: found.queues,
+            sockets_per_queue: config.sockets_per_queue,
+            ip_only: config.ip_only,
+            stamped: config.kernel_time,
+            room_bytes: (!multi_buffer).then(|| config.room_bytes()),
+        })
+        .map_err(|error| refuse::not_loaded(name, error))?;
+
+        let queues = match &config.queues[..] {
+            [] => (0..found.queues).collect(),
+            queues => queues.to_vec(),
+        };
+        let mut sockets = Vec::new();
+        for queue in queues {
+            let mut memory = QueueMemory::new(config, multi_buffer)
+                .map_err(|error| refuse::no_memory(name, queue, config, error))?;
+            for number in 0..config.sockets_per_queue {
+                let socket = patiently(|| memory.bind(name, queue, config.kernel_time))
+                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
+                let mode = match config.mode {
+                    Mode::Generic => Ok(ModeInForce::Generic),
+                    _ => sys::is_zero_copy(socket.fd()).map(|zero_copy| {
+                        if zero_copy { ModeInForce::ZeroCopy } else { ModeInForce::Copy }
+                    }),
+                };
+                let slot = queue * config.sockets_per_queue + number;
+                let mode = program
+                    .open_slot(slot, &socket.fd())
+                    .and(mode)
+                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
+                sockets.push(BoundSocket { socket, queue, number, slot, mode });
+            }
+        }
+        Ok(Self { program, sockets, multi_buffer })
+    }
+
+    /// Whether a NIC may cut what its buffers, rounded down, have no room for.
+    fn needs_pages(&self) -> bool {
+        let zero_copy = |bound: &BoundSocket| bound.mode == ModeInForce::ZeroCopy;
+        !self.multi_buffer && self.sockets.iter().any(zero_copy)
     }
 }
 
