@@ -211,7 +211,6 @@ boot() {
     local device netdev=tap,id=port,ifname=tap0,script=no,downscript=no,vhost=off
     rm -rf "$results"
     mkdir -p "$results"
-    truncate -s 64M "$work/out.img"
     # Fresh: what the last guest wrote is gone.
     : >"$work/out.img"
     truncate -s 64M "$work/out.img"
@@ -288,6 +287,107 @@ boot() {
     }
 }
 
+
+# ---- what must hold ------------------------------------------------------------------------------
+
+# expect WHAT FOUND WANTED: said either way.
+expect() {
+    if [ "$2" = "$3" ]; then say "  $1: $2"; else say "  $1: $2, NOT $3"; fi
+}
+
+# tap FILE FIELD: what the TAP counted while FILE's frames were sent, from `ip -s -j`.
+tap() {
+    jq -s ".[1][0].stats64.tx.$2 - .[0][0].stats64.tx.$2" "$1.before" "$1.after"
+}
+
+queues=2
+check() {
+    local nic=$1 dir=$work/$1 run records first all flood
+    first=$(cat "$dir/first.sent") all=$(cat "$dir/all.sent") flood=$(cat "$dir/flood.sent")
+    say "$nic:"
+    for run in killed all still; do
+        expect "queues bound without a copy, by the sensor's XDP_OPTIONS ($run)" \
+            "$(grep -c ': AF_XDP, zero-copy, ' "$dir/$run.log")" $queues
+        expect "the same, by sock_diag ($run)" "$(grep -o 'zc:1' "$dir/$run.sockets" | wc -l)" $queues
+        expect "programs attached ($run)" "$(grep -c 'prog/xdp' "$dir/$run.link")" 1
+    done
+    expect "programs attached after kill -9" "$(grep -c 'prog/xdp' "$dir/killed.link-after" || true)" 0
+    expect "frames that the TAP handed on (killed, all, still)" \
+        "$(tap "$dir/first" packets), $(tap "$dir/all" packets), $(tap "$dir/flood" packets)" "$first, $all, $flood"
+    expect "frames that the TAP dropped" \
+        "$(($(tap "$dir/first" dropped) + $(tap "$dir/all" dropped) + $(tap "$dir/flood" dropped)))" 0
+    expect "frames that came before kill -9, by /metrics" \
+        "$(awk '/^flowscope_queue_frames_delivered_total{/ { sum += $NF } END { print sum + 0 }' "$dir/killed.metrics")" "$first"
+    expect "frames offered (all)" "$(jq '[.queues[].offered] | add' "$dir/all.json")" "$all"
+    expect "frames delivered (all)" "$(jq '[.queues[].delivered] | add' "$dir/all.json")" "$all"
+    expect "frames dropped (all)" "$(jq '[.queues[].dropped[]] | add // 0' "$dir/all.json")" 0
+    expect "queues that had frames (all)" "$(jq '[.queues[] | select(.delivered > 0)] | length' "$dir/all.json")" $queues
+    expect "ledger balanced (all)" "$(jq .ledger.balanced "$dir/all.json")" true
+    records=$("$tools/frames.py" same "$dir/all.jsonl" "$work/replay.jsonl") || true
+    expect "records that are those of a replay" "$records" "$(wc -l <"$work/replay.jsonl")"
+    expect "frames offered (still)" "$(jq '[.queues[].offered] | add' "$dir/still.json")" "$flood"
+    expect "frames delivered or dropped (still)" \
+        "$(jq '[.queues[] | .delivered, .dropped[]] | add' "$dir/still.json")" "$flood"
+    expect "queues that dropped frames because the ring was full, and for no other reason (still)" \
+        "$(jq '[.queues[] | select(.dropped | keys == ["ring_full"])] | length' "$dir/still.json")" $queues
+    expect "ledger balanced (still)" "$(jq .ledger.balanced "$dir/still.json")" true
+}
+
+# log_of NIC: what the guest left, in one text.
+log_of() {
+    local dir=$work/$1 file
+    grep '^@' "$work/$1.log"
+    for file in nic killed.log killed.sockets killed.link killed.link-after all.log all.sockets all.link all.driver \
+        still.log still.driver; do
+        printf '\n==> %s\n' "$file"
+        # Of a NIC's counters those that are not 0.
+        case $file in
+        *.driver) grep -v ': 0$' "$dir/$file" ;;
+        *) cat "$dir/$file" ;;
+        esac
+    done
+    printf '\n==> all.metrics, of queues\n'
+    grep '^flowscope_queue' "$dir/all.metrics"
+}
+
+version_of() { dpkg-query -W -f '${Version}' "$1"; }
+
 for nic in $nics; do
     boot "$nic"
+    check "$nic" >"$work/$nic.checks"
+    cat "$work/$nic.checks"
+    log_of "$nic" >"$out/$nic.log"
+    cp "$work/$nic/all.json" "$out/$nic.json"
+    cp "$work/$nic/still.json" "$out/$nic-still.json"
+done
+
+{
+    echo "# Zero-copy AF_XDP, $(date +%F)"
+    echo
+    echo "\`scripts/zero-copy-vm.sh\`: flowscope $(cd "$root" && git describe --always --dirty 2>/dev/null || echo unknown) on Linux" \
+        "$kernel (linux-image-amd64 of $suite_kernel) in QEMU $(version_of qemu-system-x86), software emulation, 2 processors."
+    echo "Host: $(nproc) vCPU $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
+        "kernel $(uname -r | cut -d. -f1-2), $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)," \
+        "$(rustc --version | cut -d' ' -f1-2)."
+    [ -z "$note" ] || echo "$note"
+    echo
+    echo "Three runs a NIC: *killed* gets the first $first_frames frames and then kill -9; *all* gets all of them: those of" \
+        "${captures[*]} under tests/captures, and 300 flows made up by \`frames.py\`;" \
+        "*still* is stopped (SIGSTOP) while $flood_frames frames come."
+    echo "Speeds mean nothing here."
+    for nic in $nics; do
+        echo
+        echo "## $nic"
+        echo
+        sed '1d; s/^  /- /' "$work/$nic.checks"
+        echo
+        echo "| queue | offered | delivered | stood still: offered | delivered | ring_full |"
+        echo "|---|---|---|---|---|---|"
+        jq -rs '[.[0].queues, .[1].queues] | transpose[] | "| \(.[0].queue) | \(.[0].offered) | \(.[0].delivered) | \(.[1].offered) | \(.[1].delivered) | \(.[1].dropped.ring_full // 0) |"' \
+            "$out/$nic.json" "$out/$nic-still.json"
+    done
+} >"$out/zero-copy.md"
+say "written to $out"
+for nic in $nics; do
+    ! grep -q ', NOT ' "$work/$nic.checks" || die "not all holds, see above"
 done
