@@ -32,7 +32,8 @@ fetch_seconds=900
 captures=(http.pcap http6.pcapng dns.pcap.gz aborted.pcap lossy-at-receiver.pcap lossy-at-sender.pcap ping.pcap
     iperf3-snap96.pcap)
 first_frames=1000
-flood_frames=60000
+# More than a queue has buffers (32 768), on each of two.
+long_frames=120000
 
 while [ $# -gt 0 ]; do
     case $1 in
@@ -186,12 +187,13 @@ add_module() {
 for module in virtio_pci virtio_blk xsk_diag virtio_net igb; do add_module $module; done
 (cd "$disk" && find . | cpio --quiet -o -H newc | gzip -1) >"$work/guest.gz"
 
-sent=$work/sent.pcap
-"$tools/frames.py" make "$sent" "${captures[@]/#/$root/tests/captures/}"
-"$tools/frames.py" flood "$work/flood.pcap" "$flood_frames"
-rm -f "$work/replay.jsonl"
-"$flowscope" replay "$sent" --output "jsonl:$work/replay.jsonl" 2>"$work/replay.log" ||
-    die "the replay failed, see $work/replay.log"
+"$tools/frames.py" make "$work/all.pcap" "${captures[@]/#/$root/tests/captures/}"
+"$tools/frames.py" flood "$work/long.pcap" "$long_frames"
+for run in all long; do
+    rm -f "$work/$run.jsonl"
+    "$flowscope" replay "$work/$run.pcap" --output "jsonl:$work/$run.jsonl" 2>"$work/replay.log" ||
+        die "the replay failed, see $work/replay.log"
+done
 
 # ---- the runs ------------------------------------------------------------------------------------
 
@@ -253,9 +255,10 @@ boot() {
         case $line in
         "@send "*)
             case $line in
-            *first) set -- "$sent" "$first_frames" ;;
-            *all) set -- "$sent" "" ;;
-            *flood) set -- "$work/flood.pcap" "" ;;
+            *killed) set -- "$work/all.pcap" "$first_frames" ;;
+            *all) set -- "$work/all.pcap" "" ;;
+            *long | *still) set -- "$work/long.pcap" "" ;;
+            *) die "$nic: the guest asks for frames that there are not: $line" ;;
             esac
             file=$results/${line#@send }
             in_space ip -s -j link show dev tap0 >"$file.before"
@@ -302,47 +305,48 @@ tap() {
 
 queues=2
 check() {
-    local nic=$1 dir=$work/$1 run records first all flood
-    first=$(cat "$dir/first.sent") all=$(cat "$dir/all.sent") flood=$(cat "$dir/flood.sent")
-    say "$nic:"
-    for run in killed all still; do
-        expect "queues bound without a copy, by the sensor's XDP_OPTIONS ($run)" \
+    local dir=$work/$1 run sent
+    say "$1:"
+    for run in killed all long still; do
+        sent=$(cat "$dir/$run.sent")
+        expect "$run: queues bound without a copy, by the sensor's XDP_OPTIONS" \
             "$(grep -c ': AF_XDP, zero-copy, ' "$dir/$run.log")" $queues
-        expect "the same, by sock_diag ($run)" "$(grep -o 'zc:1' "$dir/$run.sockets" | wc -l)" $queues
-        expect "programs attached ($run)" "$(grep -c 'prog/xdp' "$dir/$run.link")" 1
+        expect "$run: the same, by the kernel's sock_diag" "$(grep -o 'zc:1' "$dir/$run.sockets" | wc -l)" $queues
+        expect "$run: programs attached" "$(grep -c 'prog/xdp' "$dir/$run.link")" 1
+        expect "$run: frames that the TAP handed on, and dropped" \
+            "$(tap "$dir/$run" packets), $(tap "$dir/$run" dropped)" "$sent, 0"
+        [ "$run" != killed ] || continue
+        expect "$run: frames offered" "$(jq '[.queues[].offered] | add' "$dir/$run.json")" "$sent"
+        expect "$run: frames delivered or dropped" \
+            "$(jq '[.queues[] | .delivered, .dropped[]] | add' "$dir/$run.json")" "$sent"
+        expect "$run: queues that had frames" \
+            "$(jq '[.queues[] | select(.delivered > 0)] | length' "$dir/$run.json")" $queues
+        expect "$run: ledger balanced" "$(jq .ledger.balanced "$dir/$run.json")" true
     done
-    expect "programs attached after kill -9" "$(grep -c 'prog/xdp' "$dir/killed.link-after" || true)" 0
-    expect "frames that the TAP handed on (killed, all, still)" \
-        "$(tap "$dir/first" packets), $(tap "$dir/all" packets), $(tap "$dir/flood" packets)" "$first, $all, $flood"
-    expect "frames that the TAP dropped" \
-        "$(($(tap "$dir/first" dropped) + $(tap "$dir/all" dropped) + $(tap "$dir/flood" dropped)))" 0
-    expect "frames that came before kill -9, by /metrics" \
-        "$(awk '/^flowscope_queue_frames_delivered_total{/ { sum += $NF } END { print sum + 0 }' "$dir/killed.metrics")" "$first"
-    expect "frames offered (all)" "$(jq '[.queues[].offered] | add' "$dir/all.json")" "$all"
-    expect "frames delivered (all)" "$(jq '[.queues[].delivered] | add' "$dir/all.json")" "$all"
-    expect "frames dropped (all)" "$(jq '[.queues[].dropped[]] | add // 0' "$dir/all.json")" 0
-    expect "queues that had frames (all)" "$(jq '[.queues[] | select(.delivered > 0)] | length' "$dir/all.json")" $queues
-    expect "ledger balanced (all)" "$(jq .ledger.balanced "$dir/all.json")" true
-    records=$("$tools/frames.py" same "$dir/all.jsonl" "$work/replay.jsonl") || true
-    expect "records that are those of a replay" "$records" "$(wc -l <"$work/replay.jsonl")"
-    expect "frames offered (still)" "$(jq '[.queues[].offered] | add' "$dir/still.json")" "$flood"
-    expect "frames delivered or dropped (still)" \
-        "$(jq '[.queues[] | .delivered, .dropped[]] | add' "$dir/still.json")" "$flood"
-    expect "queues that dropped frames because the ring was full, and for no other reason (still)" \
+    expect "killed: frames that had come, by /metrics" \
+        "$(awk '/^flowscope_queue_frames_delivered_total{/ { sum += $NF } END { print sum + 0 }' "$dir/killed.metrics")" \
+        "$(cat "$dir/killed.sent")"
+    expect "killed: programs attached afterwards" "$(grep -c 'prog/xdp' "$dir/killed.link-after" || true)" 0
+    for run in all long; do
+        expect "$run: frames dropped" "$(jq '[.queues[].dropped[]] | add // 0' "$dir/$run.json")" 0
+        expect "$run: records that are those of a replay" \
+            "$("$tools/frames.py" same "$dir/$run.jsonl" "$work/$run.jsonl" || true)" "$(wc -l <"$work/$run.jsonl")"
+    done
+    expect "still: queues that dropped frames because the ring was full, and for no other reason" \
         "$(jq '[.queues[] | select(.dropped | keys == ["ring_full"])] | length' "$dir/still.json")" $queues
-    expect "ledger balanced (still)" "$(jq .ledger.balanced "$dir/still.json")" true
 }
 
 # log_of NIC: what the guest left, in one text.
 log_of() {
     local dir=$work/$1 file
     grep '^@' "$work/$1.log"
-    for file in nic killed.log killed.sockets killed.link killed.link-after all.log all.sockets all.link all.driver \
-        still.log still.driver; do
+    for file in nic rss killed.log killed.sockets killed.link killed.link-after all.log all.sockets all.link all.driver \
+        long.log long.driver still.log still.driver; do
         printf '\n==> %s\n' "$file"
         # Of a NIC's counters those that are not 0.
         case $file in
         *.driver) grep -v ': 0$' "$dir/$file" ;;
+        rss) grep -i -A 1 'hash key' "$dir/$file" ;;
         *) cat "$dir/$file" ;;
         esac
     done
@@ -357,8 +361,7 @@ for nic in $nics; do
     check "$nic" >"$work/$nic.checks"
     cat "$work/$nic.checks"
     log_of "$nic" >"$out/$nic.log"
-    cp "$work/$nic/all.json" "$out/$nic.json"
-    cp "$work/$nic/still.json" "$out/$nic-still.json"
+    for run in all long still; do cp "$work/$nic/$run.json" "$out/$nic-$run.json"; done
 done
 
 {
@@ -371,9 +374,9 @@ done
         "$(rustc --version | cut -d' ' -f1-2)."
     [ -z "$note" ] || echo "$note"
     echo
-    echo "Three runs a NIC: *killed* gets the first $first_frames frames and then kill -9; *all* gets all of them: those of" \
-        "${captures[*]} under tests/captures, and 300 flows made up by \`frames.py\`;" \
-        "*still* is stopped (SIGSTOP) while $flood_frames frames come."
+    echo "Runs of the sensor: *killed* gets the first $first_frames frames and then kill -9; *all* gets all of them, those of" \
+        "${captures[*]} under tests/captures and 300 flows made up by \`frames.py\`; *long* gets $long_frames frames of 60 bytes;" \
+        "*still* gets as many while it is stopped (SIGSTOP)."
     echo "Speeds mean nothing here."
     for nic in $nics; do
         echo
@@ -381,10 +384,12 @@ done
         echo
         sed '1d; s/^  /- /' "$work/$nic.checks"
         echo
-        echo "| queue | offered | delivered | stood still: offered | delivered | ring_full |"
-        echo "|---|---|---|---|---|---|"
-        jq -rs '[.[0].queues, .[1].queues] | transpose[] | "| \(.[0].queue) | \(.[0].offered) | \(.[0].delivered) | \(.[1].offered) | \(.[1].delivered) | \(.[1].dropped.ring_full // 0) |"' \
-            "$out/$nic.json" "$out/$nic-still.json"
+        echo "| run | queue | offered | delivered | dropped |"
+        echo "|---|---|---|---|---|"
+        for run in all long still; do
+            jq -r --arg run "$run" '.queues[] | "| \($run) | \(.queue) | \(.offered) | \(.delivered) | \(
+                [.dropped | to_entries[] | "\(.value) \(.key)"] | join(", ")) |"' "$out/$nic-$run.json"
+        done
     done
 } >"$out/zero-copy.md"
 say "written to $out"

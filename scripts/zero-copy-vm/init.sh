@@ -106,7 +106,7 @@ tell "kernel $(uname -r)"
 
 # 1. Killed in the middle, it leaves nothing.
 start killed
-frames first
+frames killed
 wait_for 60 has_come "$sent" || fail "killed: $(metric delivered) of $sent came"
 wget -q -O /out/killed.metrics $api
 kill -9 "$pid"
@@ -123,10 +123,17 @@ wait_for 120 has_come "$sent" || tell "all: $(metric delivered) of $sent came"
 end
 tell "all: $sent sent"
 
-# 3. One that stands still loses frames, and says how many.
+# 3. So many that each of its buffers comes round more than once.
+start long
+frames long
+wait_for 120 has_come "$sent" || tell "long: $(metric delivered) of $sent came"
+end
+tell "long: $sent sent"
+
+# 4. One that stands still loses frames, and says how many.
 start still
 kill -STOP "$pid"
-frames flood
+frames still
 kill -CONT "$pid"
 sleep 2
 end
