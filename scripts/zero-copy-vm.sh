@@ -66,7 +66,7 @@ done
 [ "$(id -u)" -eq 0 ] || die "a network namespace and a TAP in it take root; run: sudo $0"
 command -v apt-get >/dev/null || die "the kernel is fetched by apt-get, which is not here: run this on Debian"
 [ -c /dev/net/tun ] || die "/dev/net/tun is not here: load the module tun"
-need "${packages_build[@]}" "${packages_af_xdp[@]}" busybox-static cpio ethtool iproute2 jq kmod python3 util-linux xz-utils
+need "${packages_build[@]}" "${packages_af_xdp[@]}" busybox-static cpio debian-archive-keyring ethtool iproute2 jq kmod python3 util-linux xz-utils
 need_rust
 mkdir -p "$work" "$out"
 work=$(realpath "$work")
@@ -368,7 +368,7 @@ done
     echo "# Zero-copy AF_XDP, $(date +%F)"
     echo
     echo "\`scripts/zero-copy-vm.sh\`: flowscope $(cd "$root" && git describe --always --dirty 2>/dev/null || echo unknown) on Linux" \
-        "$kernel (linux-image-amd64 of $suite_kernel) in QEMU $(version_of qemu-system-x86), software emulation, 2 processors."
+        "$kernel (Debian's linux-image-amd64) in QEMU $(version_of qemu-system-x86), software emulation, 2 processors."
     echo "Host: $(nproc) vCPU $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)," \
         "kernel $(uname -r | cut -d. -f1-2), $(sed -n 's/^PRETTY_NAME="\(.*\)"/\1/p' /etc/os-release)," \
         "$(rustc --version | cut -d' ' -f1-2)."
@@ -378,16 +378,21 @@ done
         "${captures[*]} under tests/captures and 300 flows made up by \`frames.py\`; *long* gets $long_frames frames of 60 bytes;" \
         "*still* gets as many while it is stopped (SIGSTOP)."
     echo "Speeds mean nothing here."
-    for nic in $nics; do
-        echo
-        echo "## $nic"
-        echo
-        sed '1d; s/^  /- /' "$work/$nic.checks"
-        echo
-        echo "| run | queue | offered | delivered | dropped |"
-        echo "|---|---|---|---|---|"
-        for run in all long still; do
-            jq -r --arg run "$run" '.queues[] | "| \($run) | \(.queue) | \(.offered) | \(.delivered) | \(
+    echo
+    echo "| run | what | ${nics// / | } |"
+    echo "|---|---|$(for nic in $nics; do printf -- '---|'; done)"
+    # The same lines for every NIC: "  RUN: WHAT: FOUND".
+    for nic in $nics; do sed '1d' "$work/$nic.checks"; done | awk -F': ' '
+        { what = $1 " | " $2; sub(/^ */, "", what) }
+        !(what in row) { order[++rows] = what }
+        { row[what] = row[what] " | " substr($0, length($1 ": " $2 ": ") + 1) }
+        END { for (i = 1; i <= rows; i++) print "| " order[i] row[order[i]] " |" }'
+    echo
+    echo "| run | NIC | queue | offered | delivered | dropped |"
+    echo "|---|---|---|---|---|---|"
+    for run in all long still; do
+        for nic in $nics; do
+            jq -r --arg run "$run | $nic" '.queues[] | "| \($run) | \(.queue) | \(.offered) | \(.delivered) | \(
                 [.dropped | to_entries[] | "\(.value) \(.key)"] | join(", ")) |"' "$out/$nic-$run.json"
         done
     done

@@ -171,8 +171,8 @@ def records_of(path):
 def same(one, other):
     a, b = records_of(one), records_of(other)
     if a != b:
-        for name, odd in ((one, a - b), (other, b - a)):
-            print(f"only in {name}: {sum(odd.values())} records")
+        for name, odd in (("first", a - b), ("second", b - a)):
+            print(f"only in the {name}: {sum(odd.values())} records")
             for line in sorted(odd)[:SHOWN_MAX]:
                 print(f"  {line}")
         sys.exit(1)
