@@ -7,7 +7,7 @@
 # Fails unless every queue is bound without a copy (XDP_OPTIONS, and the kernel's sock_diag), every queue gets
 # frames, frames sent = offered = delivered, the records are those of a replay, nothing is attached after kill -9 and a second
 # sensor starts. It shows correctness, not speed. Needs root (a network namespace of its own with a TAP in it; no
-# other interface is touched) and Debian 12 or newer; takes about ten minutes the first time, five later.
+# other interface is touched) and Debian 12 or newer; takes about ten minutes the first time, four later.
 #
 #   --work DIR     where the kernel and the guest's disk are put together (default target/zero-copy-vm)
 #   --out DIR      where the results go (default bench/runs/DATE-zero-copy)
@@ -29,6 +29,7 @@ guest_seconds=600
 line_seconds=240
 fetch_seconds=900
 
+# Not refused.pcap: an ICMP error may come on another queue than the flow that it quotes, whose record is then without it.
 captures=(http.pcap http6.pcapng dns.pcap.gz aborted.pcap lossy-at-receiver.pcap lossy-at-sender.pcap ping.pcap
     iperf3-snap96.pcap)
 first_frames=1000
