@@ -24,6 +24,7 @@ mod sys;
 mod umem;
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -70,6 +71,8 @@ impl ModeInForce {
 pub struct AfXdp {
     // Dropped first: no frame is sent to a socket that is about to close.
     program: Arc<Mutex<Program>>,
+    /// Of the interface; open as long as any of its captures is.
+    _promiscuous: Option<Arc<OwnedFd>>,
     socket: Socket,
     batch: Batch,
     interface: String,
@@ -110,63 +113,44 @@ impl AfXdp {
         if let Some(refusal) = refuse::missing_rights(name, effective_capabilities()) {
             return Err(refusal);
         }
-        if let Some(refusal) = refuse::unfit(name, &found, config) {
-            return Err(refusal);
-        }
-        let multi_buffer = refuse::needs_multi_buffer(&found, config);
-        let mut program = Program::load(&ProgramConfig {
-            queues: found.queues,
-            sockets_per_queue: config.sockets_per_queue,
-            ip_only: config.ip_only,
-            stamped: config.kernel_time,
-            room_bytes: (!multi_buffer).then(|| config.room_bytes()),
-        })
-        .map_err(|error| refuse::not_loaded(name, error))?;
-
-        let queues = match &config.queues[..] {
-            [] => (0..found.queues).collect(),
-            queues => queues.to_vec(),
-        };
-        let mut sockets = Vec::new();
-        for queue in queues {
-            let mut memory = QueueMemory::new(config, multi_buffer)
-                .map_err(|error| refuse::no_memory(name, queue, config, error))?;
-            for number in 0..config.sockets_per_queue {
-                let socket = patiently(|| memory.bind(name, queue, config.kernel_time))
-                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
-                let mode = match config.mode {
-                    Mode::Generic => Ok(ModeInForce::Generic),
-                    _ => sys::is_zero_copy(socket.fd()).map(|zero_copy| {
-                        if zero_copy { ModeInForce::ZeroCopy } else { ModeInForce::Copy }
-                    }),
-                };
-                let slot = queue * config.sockets_per_queue + number;
-                let mode = program
-                    .open_slot(slot, &socket.fd())
-                    .and(mode)
-                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
-                sockets.push((socket, queue, number, slot, mode));
+        let mut config = config.clone();
+        let Bound { mut program, sockets, multi_buffer } = loop {
+            let bound = Bound::new(name, &found, &config)?;
+            match config.in_pages() {
+                // Only now is it known that the NIC itself writes; at most once, for pages are as large as it gets.
+                Some(pages) if bound.needs_pages() => {
+                    drop(bound);
+                    config = pages;
+                }
+                _ => break bound,
             }
-        }
+        };
+        // A NIC hands on no frame to another host unless it is told to, and no program sees what it keeps.
+        let promiscuous = config.promiscuous.then(|| sys::promiscuous(found.index));
+        let promiscuous =
+            promiscuous.transpose().map_err(|error| refuse::not_promiscuous(name, error))?;
         // Last, so that the first frame already has where to go.
         program
             .attach(found.index, config.mode == Mode::Generic)
-            .map_err(|error| refuse::not_attached(name, config, error))?;
+            .map_err(|error| refuse::not_attached(name, &config, error))?;
 
-        let (program, config) = (Arc::new(Mutex::new(program)), Arc::new(config.clone()));
-        let captures = sockets.into_iter().map(|(socket, queue, number, slot, mode)| Self {
-            program: Arc::clone(&program),
-            socket,
-            batch: Batch::new(id, multi_buffer),
-            interface: name.to_owned(),
-            queue,
-            number,
-            slot,
-            mode,
-            multi_buffer,
-            config: Arc::clone(&config),
-            life: Life::Open,
-        });
+        let (program, config) = (Arc::new(Mutex::new(program)), Arc::new(config));
+        let promiscuous = promiscuous.map(Arc::new);
+        let captures =
+            sockets.into_iter().map(|BoundSocket { socket, queue, number, slot, mode }| Self {
+                program: Arc::clone(&program),
+                _promiscuous: promiscuous.clone(),
+                socket,
+                batch: Batch::new(id, multi_buffer),
+                interface: name.to_owned(),
+                queue,
+                number,
+                slot,
+                mode,
+                multi_buffer,
+                config: Arc::clone(&config),
+                life: Life::Open,
+            });
         Ok(captures.collect())
     }
 
@@ -226,6 +210,72 @@ impl AfXdp {
             return Ok(true);
         }
         socket_error(self.socket.fd()).map(|()| false)
+    }
+}
+
+/// Sockets that are bound to their queues and in the program's map, which is attached to nothing yet.
+struct Bound {
+    // Dropped first, as in `AfXdp`.
+    program: Program,
+    sockets: Vec<BoundSocket>,
+    multi_buffer: bool,
+}
+
+struct BoundSocket {
+    socket: Socket,
+    queue: u32,
+    number: u32,
+    slot: u32,
+    mode: ModeInForce,
+}
+
+impl Bound {
+    fn new(name: &str, found: &Interface, config: &Config) -> Result<Self, CaptureError> {
+        if let Some(refusal) = refuse::unfit(name, found, config) {
+            return Err(refusal);
+        }
+        let multi_buffer = refuse::needs_multi_buffer(found, config);
+        let mut program = Program::load(&ProgramConfig {
+            queues: found.queues,
+            sockets_per_queue: config.sockets_per_queue,
+            ip_only: config.ip_only,
+            stamped: config.kernel_time,
+            room_bytes: (!multi_buffer).then(|| config.room_bytes()),
+        })
+        .map_err(|error| refuse::not_loaded(name, error))?;
+
+        let queues = match &config.queues[..] {
+            [] => (0..found.queues).collect(),
+            queues => queues.to_vec(),
+        };
+        let mut sockets = Vec::new();
+        for queue in queues {
+            let mut memory = QueueMemory::new(config, multi_buffer)
+                .map_err(|error| refuse::no_memory(name, queue, config, error))?;
+            for number in 0..config.sockets_per_queue {
+                let socket = patiently(|| memory.bind(name, queue, config.kernel_time))
+                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
+                let mode = match config.mode {
+                    Mode::Generic => Ok(ModeInForce::Generic),
+                    _ => sys::is_zero_copy(socket.fd()).map(|zero_copy| {
+                        if zero_copy { ModeInForce::ZeroCopy } else { ModeInForce::Copy }
+                    }),
+                };
+                let slot = queue * config.sockets_per_queue + number;
+                let mode = program
+                    .open_slot(slot, &socket.fd())
+                    .and(mode)
+                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
+                sockets.push(BoundSocket { socket, queue, number, slot, mode });
+            }
+        }
+        Ok(Self { program, sockets, multi_buffer })
+    }
+
+    /// Whether a NIC may cut what its buffers, rounded down, have no room for.
+    fn needs_pages(&self) -> bool {
+        let zero_copy = |bound: &BoundSocket| bound.mode == ModeInForce::ZeroCopy;
+        !self.multi_buffer && self.sockets.iter().any(zero_copy)
     }
 }
 
@@ -295,12 +345,13 @@ impl LiveCapture for AfXdp {
     }
 
     fn description(&self) -> String {
-        let Config { frames, frame_bytes, rx_ring, sockets_per_queue, huge_pages, .. } =
-            *self.config;
+        let Config {
+            frames, frame_bytes, rx_ring, sockets_per_queue, huge_pages, promiscuous, ..
+        } = *self.config;
         let mebibytes = self.config.queue_bytes().div_ceil(1 << 20);
         format!(
             "{} queue {} socket {} of {sockets_per_queue}: AF_XDP, {}{}, {frames} frames of {frame_bytes} bytes \
-             ({mebibytes} MiB{}), ring of {rx_ring}",
+             ({mebibytes} MiB{}), ring of {rx_ring}{}",
             self.interface,
             self.queue,
             self.number,
@@ -311,6 +362,7 @@ impl LiveCapture for AfXdp {
             },
             if self.multi_buffer { ", long frames in several buffers" } else { "" },
             if huge_pages { " in huge pages" } else { "" },
+            if promiscuous { ", promiscuous" } else { "" },
         )
     }
 }

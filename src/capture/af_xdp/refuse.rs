@@ -172,6 +172,12 @@ pub(super) fn not_loaded(name: &str, system: io::Error) -> CaptureError {
     error(name, "loading the XDP program", system, mend)
 }
 
+/// What to do when the interface keeps to its own frames.
+pub(super) fn not_promiscuous(name: &str, system: io::Error) -> CaptureError {
+    let what = "making the interface take frames to all hosts";
+    error(name, what, system, "capture it by AF_PACKET, or without promiscuous mode")
+}
+
 /// What to do when the program cannot be attached.
 pub(super) fn not_attached(name: &str, config: &Config, system: io::Error) -> CaptureError {
     let mend = match system.raw_os_error() {

@@ -29,6 +29,36 @@ pub(super) fn wake_up(fd: BorrowedFd<'_>) {
     };
 }
 
+/// Has an interface take frames to all hosts, for as long as the descriptor is open: `PACKET_MR_PROMISC` of a packet socket
+/// of no protocol, which gets no frame. The kernel counts who wants it, and takes this one off the count when the process ends.
+pub(super) fn promiscuous(index: u32) -> io::Result<OwnedFd> {
+    // SAFETY:
+    // - the call takes no pointer.
+    let fd =
+        check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY:
+    // - the descriptor is new and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    let member = libc::packet_mreq {
+        mr_ifindex: index as libc::c_int,
+        mr_type: libc::PACKET_MR_PROMISC as libc::c_ushort,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    // SAFETY:
+    // - pointer and length are those of `member`, which lives until the call returns; the kernel only reads it.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const member).cast(),
+            size_of::<libc::packet_mreq>() as libc::socklen_t,
+        )
+    })?;
+    Ok(socket)
+}
+
 /// Whether the kernel writes frames right into the UMEM (`XDP_OPTIONS`).
 pub(super) fn is_zero_copy(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(option(fd, libc::SOL_XDP, libc::XDP_OPTIONS)? & libc::XDP_OPTIONS_ZEROCOPY != 0)
