@@ -357,9 +357,10 @@ fn rights_that_it_does_not_need_are_given_up_and_another_user_may_go_on() {
     const NET_ADMIN: u64 = 1 << 12;
     const NET_RAW: u64 = 1 << 13;
     const IPC_LOCK: u64 = 1 << 14;
+    const PERFMON: u64 = 1 << 38;
     const BPF: u64 = 1 << 39;
     for (backend, kept) in
-        [("af-packet", NET_RAW), ("af-xdp", NET_ADMIN | NET_RAW | IPC_LOCK | BPF)]
+        [("af-packet", NET_RAW), ("af-xdp", NET_ADMIN | NET_RAW | IPC_LOCK | PERFMON | BPF)]
     {
         if !namespace(1) {
             return;

@@ -236,7 +236,7 @@ pub struct LiveArgs {
     /// Go on as this user, once outputs are open.
     ///
     /// Of the rights it was started with, those that it takes to open a port are kept in any case and no others:
-    /// CAP_NET_RAW, and for AF_XDP CAP_NET_ADMIN, CAP_BPF and CAP_IPC_LOCK.
+    /// CAP_NET_RAW, and for AF_XDP CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK.
     #[arg(long, value_name = "NAME", value_parser = User::find, help_heading = "Operation")]
     pub user: Option<User>,
 

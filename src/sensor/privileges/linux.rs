@@ -51,6 +51,7 @@ pub fn needed(backend: Backend) -> CapabilitySet {
             CapabilitySet::NET_RAW
                 | CapabilitySet::NET_ADMIN
                 | CapabilitySet::BPF
+                | CapabilitySet::PERFMON
                 | CapabilitySet::IPC_LOCK
         }
     }
@@ -119,7 +120,7 @@ mod tests {
         assert_eq!(Kept(needed(Backend::AfPacket)).to_string(), "CAP_NET_RAW");
         assert_eq!(Kept(CapabilitySet::empty()).to_string(), "none");
         let all = Kept(needed(Backend::Auto)).to_string();
-        for name in ["CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF", "CAP_IPC_LOCK"] {
+        for name in ["CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON", "CAP_IPC_LOCK"] {
             assert!(all.contains(name), "{all}");
         }
     }
