@@ -25,7 +25,8 @@ pub(super) fn interface_index(name: &str) -> io::Result<u32> {
     }
 }
 
-/// Sleeps until the socket has something, or a while. Whether it may have something.
+/// Sleeps until the socket has something, or a while. Whether there is something to be read; if not, its error may be why
+/// this returned.
 pub(super) fn wait_readable(fd: BorrowedFd<'_>, wait: Duration) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // Bounded by the configuration to a minute.
@@ -36,7 +37,7 @@ pub(super) fn wait_readable(fd: BorrowedFd<'_>, wait: Duration) -> io::Result<bo
     match ready {
         // A signal: the caller looks at what it may have changed.
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-        ready => ready.map(|count| count > 0),
+        ready => ready.map(|count| count > 0 && poll.revents & libc::POLLIN != 0),
     }
 }
 
@@ -50,6 +51,23 @@ pub(super) fn option(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) 
         libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut bytes)
     })?;
     Ok(value)
+}
+
+/// Sets an option of a socket that is a number.
+#[cfg(feature = "pcap-live")]
+pub(super) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let bytes = size_of_val(&value) as libc::socklen_t;
+    // SAFETY:
+    // - pointer and length are those of `value`, which lives until the call returns; the kernel only reads it.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), bytes)
+    })
+    .map(drop)
 }
 
 /// What went wrong with a socket since it was last asked; that its interface is down or gone.
