@@ -355,10 +355,21 @@ mod tests {
         let deep = |open: &str, count: usize, close: &str| {
             format!("{}udp{}", open.repeat(count), close.repeat(count))
         };
-        assert!(matches!(compile(deep("(", 8_000, ")")), Ok(16) | Err(FilterError::Syntax { .. })));
-        assert!(matches!(compile(deep("! ", 8_000, "")), Ok(16) | Err(FilterError::Syntax { .. })));
-        assert!(matches!(compile(deep("not ", 511, "")), Ok(16)));
-        assert!(matches!(compile(deep("(not ", 511, ")")), Ok(16)));
+        let plain = compile("udp".to_owned()).unwrap();
+        // libpcap has a limit of its own to how deep it parses.
+        for expression in [deep("(", 8_000, ")"), deep("! ", 8_000, "")] {
+            let compiled = compile(expression);
+            let expected = |n: &usize| *n == plain;
+            assert!(
+                compiled.as_ref().map_or_else(
+                    |refused| refused.to_string().contains("memory exhausted"),
+                    expected
+                )
+            );
+        }
+        for expression in [deep("not ", 511, ""), deep("(not ", 511, ")")] {
+            assert_eq!(compile(expression).unwrap(), plain);
+        }
         assert!(compile(["vlan"; 256].join(" and ")).is_ok());
         let sum = format!("ip[0]{} = 1000", "+ip[1]".repeat(254));
         assert!(compile(sum).is_ok());
