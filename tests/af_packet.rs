@@ -108,6 +108,55 @@ fn a_filter_says_in_the_kernel_what_is_meant_for_us_and_how_much_of_it() {
     }
 }
 
+#[cfg(feature = "pcap-live")]
+#[test]
+fn an_expression_in_the_kernel_means_what_it_means_on_a_file() {
+    use flowscope::capture::filter::Filter;
+    use flowscope::{Frame, LinkType, Timestamp};
+
+    if !namespace(1) {
+        return;
+    }
+    let mut frames = suite::of_captures();
+    frames.extend(suite::of_every_tag());
+    // The last frame of each piece, which every filter lets through.
+    let last = {
+        let mut frame = wire::udp(9, 9, 60);
+        frame[12..14].copy_from_slice(&[0x99, 0x99]);
+        frame
+    };
+    let sender = Sender::new(PEER);
+    for (expression, is_exact) in suite::EXPRESSIONS {
+        let expression = format!("({expression}) or (ether proto 0x9999 and ether[16] = 0)");
+        let filter = Filter::compile(&expression).expect("it compiles");
+        let wanted = |data: &Vec<u8>| {
+            let (wire_len, link) = (data.len() as u32, LinkType::ETHERNET);
+            filter.matches(&Frame { ts: Timestamp::ZERO, wire_len, link, interface: 0, data })
+        };
+        assert!(wanted(&last), "{expression}");
+        let program = filter.in_kernel(LinkType::ETHERNET).expect("a program");
+        let mut capture = open(small().filter(program));
+        let mut got = 0;
+        for piece in frames.chunks(1000) {
+            piece.iter().chain([&last]).for_each(|frame| sender.send(frame).expect("sent"));
+            let mut came = Vec::new();
+            while came.last().is_none_or(|(frame, _)| *frame != last) {
+                let more = read(&mut capture, 1);
+                assert!(!more.is_empty(), "{expression}: frames are missing");
+                came.extend(more);
+            }
+            came.pop();
+            got += came.len();
+            let came: Vec<_> = came.into_iter().map(|(frame, _)| frame).collect();
+            let of_those = came.iter().filter(|frame| wanted(frame));
+            assert!(of_those.eq(piece.iter().filter(|frame| wanted(frame))), "{expression}");
+            assert!(!is_exact || came.iter().all(wanted), "{expression}: more than that");
+        }
+        assert!(got < frames.len(), "{expression}: nothing was refused");
+        assert_eq!(finish(&mut capture).0, 0, "{expression}");
+    }
+}
+
 #[test]
 fn a_frame_longer_than_a_block_is_cut_and_keeps_its_length_on_the_wire() {
     if !namespace(1) {

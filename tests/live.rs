@@ -21,7 +21,7 @@ use serde_json::Value;
 
 use net::{PEER, PORT, Sender, ip, namespace};
 
-const BACKENDS: [&str; 2] = ["af-xdp", "af-packet"];
+const BACKENDS: [&str; 3] = ["af-xdp", "af-packet", "pcap"];
 
 /// A directory of a test's own, removed with it.
 struct Scratch(PathBuf);
@@ -319,9 +319,13 @@ fn what_cannot_be_captured_is_refused_by_name() {
     assert!(code == Some(2) && message.contains("1 to 128"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--filter", "tcp prot 80"]);
     assert!(code == Some(2) && message.contains("tcp prot 80"), "{message}");
+    let (code, message) = refusal(&["-i", "eth9", "--backend", "pcap", "--workers", "2"]);
+    assert!(code == Some(1) && message.contains("one capture for each interface"), "{message}");
+    let (code, message) = refusal(&["-i", "eth9", "--filter", &["port 1"; 200].join(" or ")]);
+    assert!(code == Some(2) && message.contains("at most 512 are taken"), "{message}");
     let (code, message) = refusal(&[]);
     assert!(code == Some(2) && message.contains("--interface"), "{message}");
-    for backend in ["auto", "af-xdp", "af-packet"] {
+    for backend in ["auto", "af-xdp", "af-packet", "pcap"] {
         let (code, message) = refusal(&["-i", "nosuchport", "--backend", backend]);
         assert!(code == Some(1) && message.contains("nosuchport"), "{backend}: {message}");
     }

@@ -170,7 +170,7 @@ fn a_filter_in_the_kernel_means_what_it_means_on_a_file() {
     let mut frames = suite::of_captures();
     frames.extend(suite::of_every_tag());
     let sender = Sender::new(PEER);
-    for expression in suite::EXPRESSIONS {
+    for (expression, _) in suite::EXPRESSIONS {
         let filter = Filter::compile(expression).expect("it compiles");
         let wanted: Vec<_> =
             frames.iter().filter(|frame| filter.matches(&ethernet(frame))).collect();

@@ -27,7 +27,9 @@ pub use config::{Builder, Config, ConfigError, Fanout, FanoutMode};
 pub use super::bpf::Instruction;
 use super::live::{DropReason, LiveCapture, QueueCounts};
 use super::refuse::{error, unknown};
-use super::sys::{interface_index, socket_error, wait_for_packet_paths, wait_readable};
+use super::sys::{
+    hardware_type, interface_index, socket_error, wait_for_packet_paths, wait_readable,
+};
 use super::{Capture, CaptureError, gate};
 use crate::frame::{Frame, LinkType};
 use ring::Ring;
@@ -243,6 +245,15 @@ impl std::fmt::Debug for AfPacket {
             .field("delivered", &self.ring.delivered)
             .finish_non_exhaustive()
     }
+}
+
+/// How the frames of an interface begin, for who has to compile a filter before it is opened.
+///
+/// # Errors
+/// [`CaptureError::Live`], when there is no such interface, or none that [`AfPacket`] reads.
+pub fn link_type(interface: &str) -> Result<LinkType, CaptureError> {
+    let hardware = hardware_type(interface).map_err(|error| unknown(interface, error))?;
+    link_of(hardware).ok_or_else(|| refuse::unknown_link(interface, hardware))
 }
 
 /// What frames begin with on interfaces of a hardware type, where we can read it.

@@ -7,6 +7,8 @@ use std::ffi::CString;
 use std::io;
 use std::mem::size_of_val;
 use std::os::fd::{AsRawFd, BorrowedFd};
+#[cfg(feature = "af-packet")]
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// The result of a system call that says -1 for an error.
@@ -23,6 +25,34 @@ pub(super) fn interface_index(name: &str) -> io::Result<u32> {
         0 => Err(io::Error::last_os_error()),
         index => Ok(index),
     }
+}
+
+/// The hardware type (`ARPHRD_…`) of an interface in this thread's network namespace.
+#[cfg(feature = "af-packet")]
+pub(super) fn hardware_type(name: &str) -> io::Result<u16> {
+    // SAFETY:
+    // - all fields are integers or arrays of them, or pointers that nobody follows.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays 0.
+    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('\0') {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY:
+    // - the call takes no pointer.
+    let fd =
+        check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY:
+    // - the descriptor is new and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY:
+    // - `request` is what this request takes, and lives until the call returns.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) })?;
+    // SAFETY:
+    // - the call wrote an address there; and any bytes are one.
+    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
 }
 
 /// Sleeps until the socket has something, or a while. Whether there is something to be read; if not, its error may be why

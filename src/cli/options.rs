@@ -119,6 +119,7 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
             backend: args.backend.into(),
             workers,
             take_traffic: args.take_traffic,
+            filter: args.common.filter.clone(),
         },
         outputs: args.common.outputs,
         summary: args.common.summary,

@@ -17,27 +17,28 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const ID: u16 = 3;
 
 /// Filters of every kind of question: of the bytes before the tag, at it and behind it, at fixed places and found ones, of the
-/// tag itself, of several tags, of lengths, and the contrary of each.
+/// tag itself, of several tags, of lengths, and the contrary of each. And whether the kernel can answer it alone, which gets frames
+/// without their tag.
 #[allow(dead_code, reason = "for backends that filter in the kernel")]
-pub const EXPRESSIONS: [&str; 18] = [
-    "udp",
-    "not udp",
-    "tcp port 80 or udp port 53",
-    "not (tcp port 80 or udp port 53)",
-    "ip6",
-    "not ip and not ip6",
-    "ether host 02:00:00:00:00:02",
-    "ether proto 0x8100",
-    "vlan",
-    "not vlan",
-    "vlan and udp port 53",
-    "vlan 7",
-    "vlan and vlan and ip",
-    "not (vlan and ip)",
-    "greater 100 and udp",
-    "less 100",
-    "ether[14:2] & 0xfff = 7",
-    "ether[14] = 0x45 or tcp[tcpflags] & tcp-syn != 0",
+pub const EXPRESSIONS: [(&str, bool); 18] = [
+    ("udp", true),
+    ("not udp", true),
+    ("tcp port 80 or udp port 53", true),
+    ("not (tcp port 80 or udp port 53)", true),
+    ("ip6", true),
+    ("not ip and not ip6", true),
+    ("ether host 02:00:00:00:00:02", true),
+    ("ether proto 0x8100", true),
+    ("vlan", true),
+    ("not vlan", true),
+    ("vlan and udp port 53", true),
+    ("vlan 7", true),
+    ("vlan and vlan and ip", true),
+    ("not (vlan and ip)", true),
+    ("greater 100 and udp", false),
+    ("less 100", false),
+    ("ether[14:2] & 0xfff = 7", true),
+    ("ether[14] = 0x45 or tcp[tcpflags] & tcp-syn != 0", false),
 ];
 
 /// Reads until `frames` came, in order: their bytes, and their lengths on the wire.
