@@ -186,6 +186,11 @@ impl PcapLive {
         self.link
     }
 
+    /// What frames it is asked for; `None` is all.
+    pub fn filter(&self) -> Option<&Filter> {
+        self.filter.as_ref()
+    }
+
     fn look(&mut self) -> io::Result<()> {
         self.counted.add(stats(&mut self.capture)?);
         Ok(())

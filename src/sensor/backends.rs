@@ -4,7 +4,9 @@
 //! what to do about it; nothing stays attached then.
 
 use crate::capture::CaptureError;
+use crate::capture::filter::Filter;
 use crate::capture::live::LiveCapture;
+use crate::frame::LinkType;
 
 /// A way to get at frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,6 +169,14 @@ fn unfit(
     }
 }
 
+/// Says at the start what no frame will show: a filter in the kernel lets none through.
+fn warn_of_nothing(interface: &str, filter: &Filter, link: LinkType) {
+    if !filter.covers(link) {
+        let filter = filter.expression();
+        tracing::warn!(filter, "{interface}: the filter means nothing on {link}: no frame comes");
+    }
+}
+
 /// Deals an interface's captures to the workers: number `i` to worker `i` modulo their number, so that worker `i` has
 /// queue `i` of every interface.
 fn deal<C>(workers: usize, interfaces: Vec<Vec<Opened<C>>>) -> Vec<Vec<Opened<C>>> {
@@ -235,7 +245,7 @@ mod af_xdp {
 mod af_packet {
     use std::time::Duration;
 
-    use super::{OpenError, Opened, Run, Wanted, deal, queues, start, unfit};
+    use super::{OpenError, Opened, Run, Wanted, deal, queues, start, unfit, warn_of_nothing};
     use crate::capture::CaptureError;
     use crate::capture::af_packet::{AfPacket, Config, Fanout, FanoutMode, Instruction, link_type};
     use crate::capture::filter::Filter;
@@ -279,7 +289,9 @@ mod af_packet {
         let Some(expression) = &wanted.filter else { return Ok(None) };
         let link = link_type(name)?;
         // It was compiled before: an expression that does not compile does not get here.
-        let program = Filter::compile(expression).ok().and_then(|filter| filter.in_kernel(link));
+        let Ok(filter) = Filter::compile(expression) else { return Ok(None) };
+        warn_of_nothing(name, &filter, link);
+        let program = filter.in_kernel(link);
         if program.is_none() {
             tracing::warn!("{name}: the filter is too long for the kernel: it runs in user space");
         }
@@ -299,7 +311,7 @@ mod af_packet {
 mod pcap {
     use std::time::Duration;
 
-    use super::{OpenError, Opened, Run, Wanted, deal, start, unfit};
+    use super::{OpenError, Opened, Run, Wanted, deal, start, unfit, warn_of_nothing};
     use crate::capture::CaptureError;
     use crate::capture::pcap_live::{Config, PcapLive};
 
@@ -321,6 +333,9 @@ mod pcap {
             let config =
                 config.build().map_err(|error| unfit(name, "one capture".to_owned(), error))?;
             let capture = PcapLive::open(name, id as u16, &config)?;
+            if let Some(filter) = capture.filter() {
+                warn_of_nothing(name, filter, capture.link());
+            }
             let (interface, queue) = (name.clone(), "0".to_owned());
             interfaces.push(vec![Opened { capture, interface, queue }]);
         }

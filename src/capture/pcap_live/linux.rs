@@ -75,21 +75,20 @@ pub(super) fn let_in(
     frame_bytes: u32,
 ) -> io::Result<Gate> {
     // Frames of cooked captures have no link header yet when the kernel filters them.
-    let program =
-        filter.filter(|_| link != LinkType::LINUX_SLL).map(|filter| filter.in_kernel(link));
-    let mut program = match program {
-        Some(Some(program)) => program,
-        _ => vec![Instruction { code: RETURN, jt: 0, jf: 0, k: frame_bytes }],
+    let filter_there = filter.filter(|_| link != LinkType::LINUX_SLL);
+    let in_kernel = filter_there.and_then(|filter| filter.in_kernel(link));
+    let gate = match (filter, &in_kernel) {
+        (None, _) => Gate::Open,
+        (Some(_), None) => Gate::UserSpace,
+        (Some(_), Some(program)) => Gate::Kernel(program.len()),
     };
+    let all = Instruction { code: RETURN, jt: 0, jf: 0, k: frame_bytes };
+    let mut program = in_kernel.unwrap_or_else(|| vec![all]);
     for instruction in program.iter_mut().filter(|i| i.code == RETURN) {
         instruction.k = instruction.k.min(frame_bytes);
     }
     gate::let_in(capture.as_fd(), &program)?;
-    Ok(match (filter, program.len()) {
-        (None, _) => Gate::Open,
-        (Some(_), 1) => Gate::UserSpace,
-        (Some(_), len) => Gate::Kernel(len),
-    })
+    Ok(gate)
 }
 
 /// Sleeps until there are frames in the ring, or a while. Whether there are any.
