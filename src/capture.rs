@@ -10,18 +10,32 @@
 pub mod af_packet;
 #[cfg(all(feature = "af-xdp", target_os = "linux"))]
 pub mod af_xdp;
+#[cfg(any(feature = "af-packet", feature = "pcap-live"))]
+pub mod bpf;
 pub mod file;
+#[cfg(feature = "pcap-live")]
+pub mod filter;
 pub mod live;
+#[cfg(feature = "pcap-live")]
+pub mod pcap_live;
 pub mod write;
 
+#[cfg(all(any(feature = "af-packet", feature = "pcap-live"), target_os = "linux"))]
+mod gate;
 mod map;
 mod merge;
 mod pcap;
 mod pcapng;
-#[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
+#[cfg(any(
+    feature = "pcap-live",
+    all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux")
+))]
 mod refuse;
 mod source;
-#[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
+#[cfg(all(
+    any(feature = "af-packet", feature = "af-xdp", feature = "pcap-live"),
+    target_os = "linux"
+))]
 mod sys;
 mod unpack;
 

@@ -9,7 +9,7 @@
 //! | [`read`] | the reading loop, generic over the capture and over what follows it |
 //! | [`direct`] | what follows: a tracker on the same thread |
 //! | [`steer`] | or: steering to trackers on pinned threads; [`rss`] says which |
-//! | [`filter`], [`pace`] | which frames, and when |
+//! | [`pace`] | when frames are due; which ones, says [`Filter`](crate::capture::filter::Filter) |
 //! | [`shard`] | what each thread counted, for others to read |
 //! | [`ledger`], [`summary`] | whether it all adds up, for people and as JSON |
 //! | [`telemetry`], [`http`], [`progress`] | the same figures while it runs |
@@ -20,7 +20,6 @@
 
 pub mod backends;
 pub mod direct;
-pub mod filter;
 pub mod http;
 pub mod input;
 pub mod ledger;

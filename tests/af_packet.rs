@@ -4,22 +4,20 @@
 
 #[path = "support/net.rs"]
 mod net;
+#[path = "support/suite.rs"]
+mod suite;
 #[path = "support/wire.rs"]
 mod wire;
 
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use flowscope::LinkType;
+use flowscope::capture::Capture;
 use flowscope::capture::af_packet::{AfPacket, Builder, Config, Fanout, FanoutMode, Instruction};
-use flowscope::capture::live::{DropReason, LiveCapture, QueueCounts};
-use flowscope::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
+use flowscope::capture::live::LiveCapture;
 
 use net::{PEER, PORT, Sender, drop_capabilities, ip, namespace};
-
-/// No test waits longer for frames that do not come.
-const PATIENCE: Duration = Duration::from_secs(20);
+use suite::{finish, read};
 
 /// Takes IPv4 without a tag and UDP; what it takes, to `bytes_max`.
 fn only_udp(bytes_max: u32) -> Vec<Instruction> {
@@ -47,7 +45,7 @@ fn tiny() -> Builder {
 
 fn open(builder: Builder) -> AfPacket {
     let config = builder.build().expect("a valid configuration");
-    AfPacket::open(PORT, 3, &config).unwrap_or_else(|error| panic!("{error}"))
+    AfPacket::open(PORT, suite::ID, &config).unwrap_or_else(|error| panic!("{error}"))
 }
 
 fn refusal(builder: Builder, name: &str) -> String {
@@ -58,166 +56,32 @@ fn refusal(builder: Builder, name: &str) -> String {
     }
 }
 
-/// Reads until `frames` came, in order: their bytes, and their lengths on the wire.
-fn read(capture: &mut AfPacket, frames: usize) -> Vec<(Vec<u8>, u32)> {
-    let (start, mut got) = (Instant::now(), Vec::new());
-    while got.len() < frames && start.elapsed() < PATIENCE {
-        let batch = capture.with_batch(|batch| {
-            assert!(batch.len() <= BATCH_FRAMES_MAX);
-            for frame in batch {
-                assert_eq!((frame.interface, frame.link), (3, LinkType::ETHERNET));
-                got.push((frame.data.to_vec(), frame.wire_len));
-            }
-        });
-        assert!(batch.expect("no error").is_some(), "the capture ended by itself");
-    }
-    got
-}
-
-/// Stops it and takes what is left; the counts are final then.
-fn finish(capture: &mut AfPacket) -> (usize, QueueCounts) {
-    capture.stop().expect("it stops");
-    let mut left = 0;
-    while capture.with_batch(|batch| left += batch.len()).expect("no error").is_some() {}
-    assert!(matches!(capture.with_batch(|_| ()), Ok(None)), "the end is the end");
-    let counts = capture.counts().expect("counts");
-    balanced(&counts);
-    (left, counts)
-}
-
-/// Every frame is accounted for, and those that were dropped were so for want of room.
-fn balanced(counts: &QueueCounts) {
-    assert_eq!(counts.offered, counts.delivered + counts.dropped_total(), "{counts:?}");
-    assert_eq!(counts.dropped[DropReason::RingFull as usize], counts.dropped_total(), "{counts:?}");
-}
-
-/// Sends all of `frames` and reads them again.
-fn send_and_compare(capture: &mut AfPacket, frames: &[Vec<u8>]) {
-    let sender = Sender::new(PEER);
-    for (piece, sent) in frames.chunks(1000).enumerate() {
-        for frame in sent {
-            sender.send(frame).unwrap_or_else(|error| panic!("{} bytes: {error}", frame.len()));
-        }
-        let got = read(capture, sent.len());
-        assert_eq!(got.len(), sent.len(), "piece {piece}: frames are missing");
-        for (index, (sent, (got, wire_len))) in sent.iter().zip(&got).enumerate() {
-            assert!(sent == got, "piece {piece}, frame {index}: {sent:02x?} came as {got:02x?}");
-            assert_eq!(sent.len(), *wire_len as usize, "piece {piece}, frame {index}");
-        }
-    }
-}
-
-/// A frame with tags of these types between addresses and type.
-fn tagged(mut frame: Vec<u8>, tags: &[[u8; 4]]) -> Vec<u8> {
-    frame.splice(12..12, tags.concat());
-    frame
-}
-
 #[test]
 fn every_frame_of_the_captures_arrives_byte_for_byte() {
-    if !namespace(1) {
-        return;
+    if namespace(1) {
+        suite::every_frame_of_the_captures_arrives(open(small()));
     }
-    let mut capture = open(small());
-    let mut frames = wire::of_captures(1514);
-    let with_tag = |frame: &Vec<u8>| frame[12..14] == [0x81, 0] || frame[12..14] == [0x88, 0xa8];
-    // The kernel throws away what ends within a tag, or right behind it.
-    frames.retain(|frame| !with_tag(frame) || frame.len() >= 20);
-    let tags = frames.iter().filter(|frame| with_tag(frame)).count();
-    assert!(tags > 10 || std::env::var_os("CI").is_none(), "only {tags} frames with a tag");
-    send_and_compare(&mut capture, &frames);
-    let (left, counts) = finish(&mut capture);
-    assert_eq!((left, counts.offered), (0, frames.len() as u64));
-    assert_eq!((counts.delivered, counts.dropped_total()), (counts.offered, 0));
-    eprintln!("{} frames, {tags} with a tag", frames.len());
 }
 
 #[test]
 fn tags_of_every_kind_are_where_they_were() {
-    if !namespace(1) {
-        return;
+    if namespace(1) {
+        suite::tags_are_where_they_were(open(small()));
     }
-    let (c, s) = ([0x81, 0, 0xef, 0xff], [0x88, 0xa8, 0x20, 0x07]);
-    let zero = [0x81, 0, 0, 0];
-    let tags: [&[[u8; 4]]; 6] = [&[c], &[s], &[zero], &[s, c], &[c, c], &[s, c, zero]];
-    let all = (0..600).map(|n| match tags.get(n % 7) {
-        Some(tags) => tagged(wire::udp(7, n as u32, 46 + n), tags),
-        None => wire::udp(7, n as u32, 46 + n),
-    });
-    let mut capture = open(small());
-    send_and_compare(&mut capture, &all.collect::<Vec<_>>());
-    assert_eq!(finish(&mut capture).1.offered, 600);
 }
 
 #[test]
 fn more_than_can_be_taken_is_counted_to_the_frame() {
-    if !namespace(1) {
-        return;
+    if namespace(1) {
+        suite::more_than_can_be_taken_is_counted(open(tiny()), 20_000, 200);
     }
-    let mut capture = open(tiny());
-    let sender = Sender::new(PEER);
-    let sent = 20_000u64;
-    for number in 0..sent {
-        sender.send(&wire::udp(1, number as u32, 200)).expect("sent");
-        // A slow reader: one batch for thousands of frames.
-        if number % 2000 == 1999 {
-            capture.with_batch(|_| ()).expect("no error");
-        }
-    }
-    let running = capture.counts().expect("counts");
-    assert!(running.offered == sent && running.underway() > 0, "{running:?}");
-    let (left, counts) = finish(&mut capture);
-    assert_eq!(counts.offered, sent, "{counts:?}");
-    assert!(counts.dropped_total() > 0 && left > 0, "{counts:?}");
-    assert_eq!(counts.delivered, running.delivered + left as u64);
-    eprintln!("{counts:?}");
 }
 
 #[test]
 fn the_ledger_balances_when_it_is_stopped_under_load() {
-    if !namespace(1) {
-        return;
+    if namespace(1) {
+        suite::it_balances_when_stopped_under_load(open(tiny()));
     }
-    let mut capture = open(tiny());
-    let done = AtomicBool::new(false);
-    let sender = Sender::new(PEER);
-    let (read, counts, sent) = std::thread::scope(|scope| {
-        let sending = scope.spawn(|| {
-            let mut sent = 0u64;
-            while !done.load(Ordering::Relaxed) {
-                sent += u64::from(sender.send(&wire::udp(1, sent as u32, 100)).is_ok());
-            }
-            sent
-        });
-        let (start, mut read, mut last) = (Instant::now(), 0, None);
-        // Round and round the ring: what comes, comes once and in order.
-        let mut take = |batch: &[flowscope::Frame<'_>]| {
-            for frame in batch {
-                let number = frame.data[42..46].try_into().map(u32::from_be_bytes).expect("four");
-                assert_eq!(frame.data, wire::udp(1, number, 100));
-                assert!(last < Some(number), "{number} after {last:?}");
-                last = Some(number);
-            }
-            batch.len()
-        };
-        while start.elapsed() < Duration::from_millis(500) {
-            read += capture.with_batch(&mut take).expect("no error").expect("not the end");
-        }
-        capture.stop().expect("it stops");
-        while let Some(more) = capture.with_batch(&mut take).expect("no error") {
-            read += more;
-        }
-        let (left, counts) = finish(&mut capture);
-        assert_eq!(left, 0);
-        // Frames still come, and are none of ours.
-        std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(capture.counts().expect("counts"), counts, "what is final does not change");
-        done.store(true, Ordering::Relaxed);
-        (read as u64, counts, sending.join().expect("the sender"))
-    });
-    assert_eq!(counts.delivered, read);
-    assert!(read > 1000 && sent > counts.offered, "{sent} sent, {counts:?}");
-    eprintln!("{sent} sent, {counts:?}");
 }
 
 #[test]
@@ -244,6 +108,55 @@ fn a_filter_says_in_the_kernel_what_is_meant_for_us_and_how_much_of_it() {
     }
 }
 
+#[cfg(feature = "pcap-live")]
+#[test]
+fn an_expression_in_the_kernel_means_what_it_means_on_a_file() {
+    use flowscope::capture::filter::Filter;
+    use flowscope::{Frame, LinkType, Timestamp};
+
+    if !namespace(1) {
+        return;
+    }
+    let mut frames = suite::of_captures();
+    frames.extend(suite::of_every_tag());
+    // The last frame of each piece, which every filter lets through.
+    let last = {
+        let mut frame = wire::udp(9, 9, 60);
+        frame[12..14].copy_from_slice(&[0x99, 0x99]);
+        frame
+    };
+    let sender = Sender::new(PEER);
+    for (expression, is_exact) in suite::EXPRESSIONS {
+        let expression = format!("({expression}) or (ether proto 0x9999 and ether[16] = 0)");
+        let filter = Filter::compile(&expression).expect("it compiles");
+        let wanted = |data: &Vec<u8>| {
+            let (wire_len, link) = (data.len() as u32, LinkType::ETHERNET);
+            filter.matches(&Frame { ts: Timestamp::ZERO, wire_len, link, interface: 0, data })
+        };
+        assert!(wanted(&last), "{expression}");
+        let program = filter.in_kernel(LinkType::ETHERNET).expect("a program");
+        let mut capture = open(small().filter(program));
+        let mut got = 0;
+        for piece in frames.chunks(1000) {
+            piece.iter().chain([&last]).for_each(|frame| sender.send(frame).expect("sent"));
+            let mut came = Vec::new();
+            while came.last().is_none_or(|(frame, _)| *frame != last) {
+                let more = read(&mut capture, 1);
+                assert!(!more.is_empty(), "{expression}: frames are missing");
+                came.extend(more);
+            }
+            came.pop();
+            got += came.len();
+            let came: Vec<_> = came.into_iter().map(|(frame, _)| frame).collect();
+            let of_those = came.iter().filter(|frame| wanted(frame));
+            assert!(of_those.eq(piece.iter().filter(|frame| wanted(frame))), "{expression}");
+            assert!(!is_exact || came.iter().all(wanted), "{expression}: more than that");
+        }
+        assert!(got < frames.len(), "{expression}: nothing was refused");
+        assert_eq!(finish(&mut capture).0, 0, "{expression}");
+    }
+}
+
 #[test]
 fn a_frame_longer_than_a_block_is_cut_and_keeps_its_length_on_the_wire() {
     if !namespace(1) {
@@ -265,61 +178,26 @@ fn a_frame_longer_than_a_block_is_cut_and_keeps_its_length_on_the_wire() {
 
 #[test]
 fn what_the_host_sends_is_not_captured_and_what_comes_it_still_gets() {
-    if !namespace(1) {
-        return;
+    if namespace(1) {
+        let config = small().build().expect("valid");
+        suite::only_what_comes_is_captured(|name| {
+            AfPacket::open(name, suite::ID, &config).expect("an interface")
+        });
     }
-    ip(&format!("addr add 192.0.2.1/24 dev {PORT}"));
-    let mut capture = open(small());
-    // Its answer to the question who has its address goes out of the port.
-    let mut question = vec![0xff; 6];
-    question.extend([2, 0, 0, 0, 0, 9, 8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
-    question.extend([2, 0, 0, 0, 0, 9, 192, 0, 2, 9, 0, 0, 0, 0, 0, 0, 192, 0, 2, 1]);
-    let config = small().build().expect("valid");
-    let mut other_end = AfPacket::open(PEER, 3, &config).expect("the other end");
-    Sender::new(PEER).send(&question).expect("sent");
-    let got = read(&mut capture, 1);
-    assert_eq!(got[0].0, question);
-    let answer = read(&mut other_end, 1);
-    assert_eq!(answer[0].0[20..22], [0, 2], "an answer");
-    let (left, counts) = finish(&mut capture);
-    assert_eq!((left, counts.offered), (0, 1), "the answer was captured as well");
 }
 
 #[test]
 fn a_frame_has_the_time_at_which_it_came() {
-    if !namespace(1) {
-        return;
+    if namespace(1) {
+        suite::frames_have_the_time_at_which_they_came(open(small()));
     }
-    let now =
-        || SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos() as u64;
-    let mut capture = open(small());
-    let sender = Sender::new(PEER);
-    let before = now();
-    (0..100).for_each(|n| sender.send(&wire::udp(1, n, 100)).expect("sent"));
-    let sent = now();
-    std::thread::sleep(Duration::from_millis(50));
-    let (mut times, start) = (Vec::new(), Instant::now());
-    while times.len() < 100 && start.elapsed() < PATIENCE {
-        capture
-            .with_batch(|batch| times.extend(batch.iter().map(|frame| frame.ts.as_nanos())))
-            .expect("no error");
-    }
-    assert!(times.len() == 100 && times.is_sorted(), "{times:?}");
-    assert!(before <= times[0] && times[99] <= sent, "{before} {sent} {times:?}");
 }
 
 #[test]
 fn an_empty_batch_comes_when_nothing_does() {
-    if !namespace(1) {
-        return;
+    if namespace(1) {
+        suite::an_empty_batch_comes_when_nothing_does(open(small()));
     }
-    let mut capture = open(small());
-    let start = Instant::now();
-    let batch = capture.with_batch(|batch| batch.len()).expect("no error");
-    assert_eq!(batch, Some(0));
-    let waited = start.elapsed();
-    assert!((Duration::from_millis(15)..Duration::from_secs(2)).contains(&waited), "{waited:?}");
-    assert_eq!(finish(&mut capture), (0, QueueCounts::default()));
 }
 
 #[test]
@@ -328,39 +206,8 @@ fn an_interface_that_goes_away_under_load_is_an_error_and_then_the_end() {
         if !namespace(1) {
             return;
         }
-        let mut capture = open(small());
-        let done = AtomicBool::new(false);
-        let sender = Sender::new(PEER);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut number = 0;
-                while !done.load(Ordering::Relaxed) {
-                    // Fails from the moment that the interface is gone.
-                    let _ = sender.send(&wire::udp(1, number, 100));
-                    number += 1;
-                }
-            });
-            read(&mut capture, 1000);
-            ip(&command);
-            let (start, mut error) = (Instant::now(), None);
-            while error.is_none() && start.elapsed() < PATIENCE {
-                match capture.with_batch(|_| ()) {
-                    Ok(Some(())) => {}
-                    Ok(None) => break,
-                    Err(found) => error = Some(found),
-                }
-            }
-            done.store(true, Ordering::Relaxed);
-            let error = error.expect("an error, in time");
-            assert!(matches!(error, CaptureError::Live { .. }));
-            let text = error.to_string();
-            assert!(text.contains("fscap0: no more frames come: Network is down"), "{text}");
-        });
-        assert!(matches!(capture.with_batch(|_| ()), Ok(None)), "{command}");
-        capture.stop().expect("nothing is left to be stopped");
-        let counts = capture.counts().expect("they are still there");
-        assert!(counts.offered >= 1000);
-        balanced(&counts);
+        let capture = open(small());
+        suite::an_interface_that_goes_away_is_an_error_and_then_the_end(capture, &command);
     }
 }
 
@@ -451,15 +298,12 @@ fn everything_but_opening_works_without_rights() {
     if !namespace(1) {
         return;
     }
-    let mut capture = open(small());
+    let capture = open(small());
     let sender = Sender::new(PEER);
     drop_capabilities(&(0..=40).collect::<Vec<_>>());
     let text = refusal(small(), PORT);
     assert!(text.contains("AF_PACKET needs CAP_NET_RAW") && text.contains("setcap"), "{text}");
-    (0..10).for_each(|n| sender.send(&wire::udp(1, n, 100)).expect("sent"));
-    assert_eq!(read(&mut capture, 10).len(), 10);
-    let (_, counts) = finish(&mut capture);
-    assert_eq!((counts.offered, counts.delivered), (10, 10));
+    suite::everything_but_opening_works_without_rights(capture, &sender);
 }
 
 /// Set for the child that [`a_ring_that_there_is_no_room_for_is_refused`] starts.

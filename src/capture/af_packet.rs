@@ -22,12 +22,15 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-pub use config::{Builder, Config, ConfigError, Fanout, FanoutMode, Instruction};
+pub use config::{Builder, Config, ConfigError, Fanout, FanoutMode};
 
+pub use super::bpf::Instruction;
 use super::live::{DropReason, LiveCapture, QueueCounts};
 use super::refuse::{error, unknown};
-use super::sys::{interface_index, socket_error, wait_for_packet_paths, wait_readable};
-use super::{Capture, CaptureError};
+use super::sys::{
+    hardware_type, interface_index, socket_error, wait_for_packet_paths, wait_readable,
+};
+use super::{Capture, CaptureError, gate};
 use crate::frame::{Frame, LinkType};
 use ring::Ring;
 use socket::PacketSocket;
@@ -79,7 +82,7 @@ impl AfPacket {
         let memory = socket.ring(config).map_err(|error| refuse::no_ring(name, config, error))?;
         // The filter is a gate: shut until all is ready, so that the socket has no frame twice, once for itself before it joins its
         // group and once by another member.
-        socket.shut().map_err(|error| refuse::no_filter(name, 1, error))?;
+        gate::shut(socket.as_fd()).map_err(|error| refuse::no_filter(name, 1, error))?;
         socket
             .bind(name, config.promiscuous)
             // An interface that is down can be bound to; the kernel says so afterwards.
@@ -90,8 +93,7 @@ impl AfPacket {
         if let Some(fanout) = config.fanout {
             socket.join(fanout).map_err(|error| refuse::not_joined(name, fanout, error))?;
         }
-        socket
-            .let_in(&config.filter)
+        gate::let_in(socket.as_fd(), &config.filter)
             .map_err(|error| refuse::no_filter(name, config.filter.len(), error))?;
         Ok(Self {
             ring: Ring::new(memory, config, link, id),
@@ -133,7 +135,7 @@ impl AfPacket {
 
     /// Lets nothing in any more, and returns when nothing is on its way.
     fn shut(&mut self) -> io::Result<()> {
-        self.socket.shut()?;
+        gate::shut(self.socket.as_fd())?;
         // A processor may be between the filter and the ring, or before the counter.
         wait_for_packet_paths();
         Ok(())
@@ -243,6 +245,15 @@ impl std::fmt::Debug for AfPacket {
             .field("delivered", &self.ring.delivered)
             .finish_non_exhaustive()
     }
+}
+
+/// How the frames of an interface begin, for who has to compile a filter before it is opened.
+///
+/// # Errors
+/// [`CaptureError::Live`], when there is no such interface, or none that [`AfPacket`] reads.
+pub fn link_type(interface: &str) -> Result<LinkType, CaptureError> {
+    let hardware = hardware_type(interface).map_err(|error| unknown(interface, error))?;
+    link_of(hardware).ok_or_else(|| refuse::unknown_link(interface, hardware))
 }
 
 /// What frames begin with on interfaces of a hardware type, where we can read it.

@@ -1,7 +1,7 @@
 //! What every refusal of a live capture is made of: what was asked, what was found, what to do.
 
 use std::fmt::Display;
-use std::io::{self, ErrorKind};
+use std::io;
 
 use super::CaptureError;
 
@@ -17,10 +17,11 @@ pub(super) fn error(
 }
 
 /// The same, where it is we who say no.
+#[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
 pub(super) fn refusal(
     name: &str,
     what: impl Display,
-    kind: ErrorKind,
+    kind: io::ErrorKind,
     found: String,
     mend: impl Display,
 ) -> CaptureError {

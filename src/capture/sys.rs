@@ -7,6 +7,8 @@ use std::ffi::CString;
 use std::io;
 use std::mem::size_of_val;
 use std::os::fd::{AsRawFd, BorrowedFd};
+#[cfg(feature = "af-packet")]
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
 /// The result of a system call that says -1 for an error.
@@ -25,7 +27,36 @@ pub(super) fn interface_index(name: &str) -> io::Result<u32> {
     }
 }
 
-/// Sleeps until the socket has something, or a while. Whether it may have something.
+/// The hardware type (`ARPHRD_…`) of an interface in this thread's network namespace.
+#[cfg(feature = "af-packet")]
+pub(super) fn hardware_type(name: &str) -> io::Result<u16> {
+    // SAFETY:
+    // - all fields are integers or arrays of them, or pointers that nobody follows.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    // The last byte stays 0.
+    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('\0') {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY:
+    // - the call takes no pointer.
+    let fd =
+        check(unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) })?;
+    // SAFETY:
+    // - the descriptor is new and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY:
+    // - `request` is what this request takes, and lives until the call returns.
+    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) })?;
+    // SAFETY:
+    // - the call wrote an address there; and any bytes are one.
+    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+}
+
+/// Sleeps until the socket has something, or a while. Whether there is something to be read; if not, its error may be why
+/// this returned.
 pub(super) fn wait_readable(fd: BorrowedFd<'_>, wait: Duration) -> io::Result<bool> {
     let mut poll = libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // Bounded by the configuration to a minute.
@@ -36,7 +67,7 @@ pub(super) fn wait_readable(fd: BorrowedFd<'_>, wait: Duration) -> io::Result<bo
     match ready {
         // A signal: the caller looks at what it may have changed.
         Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
-        ready => ready.map(|count| count > 0),
+        ready => ready.map(|count| count > 0 && poll.revents & libc::POLLIN != 0),
     }
 }
 
@@ -50,6 +81,23 @@ pub(super) fn option(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) 
         libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut bytes)
     })?;
     Ok(value)
+}
+
+/// Sets an option of a socket that is a number.
+#[cfg(feature = "pcap-live")]
+pub(super) fn set_option(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
+    let bytes = size_of_val(&value) as libc::socklen_t;
+    // SAFETY:
+    // - pointer and length are those of `value`, which lives until the call returns; the kernel only reads it.
+    check(unsafe {
+        libc::setsockopt(fd.as_raw_fd(), level, name, (&raw const value).cast(), bytes)
+    })
+    .map(drop)
 }
 
 /// What went wrong with a socket since it was last asked; that its interface is down or gone.

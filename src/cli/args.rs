@@ -107,8 +107,9 @@ pub struct CommonArgs {
 
     /// Only frames that this expression matches, in tcpdump's syntax (see pcap-filter(7)).
     ///
-    /// The others are counted as filtered. An expression that does not compile is refused
-    /// before anything is read or opened.
+    /// The others are counted as filtered. An expression that does not compile, or is so long that
+    /// compiling it takes seconds, is refused before anything is read or opened. live has the kernel filter
+    /// where it can (af-packet and pcap, on Linux): what it refuses is never offered, and so not counted.
     #[arg(long, value_name = "EXPRESSION", help_heading = "Frames")]
     pub filter: Option<String>,
 
@@ -211,7 +212,8 @@ queue of every interface. Every frame that a queue had is accounted for: tracked
 named reason.
 
 The ports are only listened to. AF_XDP takes frames off a port before the host's own network stack sees them, so it refuses a
-port that the host uses, unless --take-traffic says that this is wanted. auto takes AF_XDP where it will do, else AF_PACKET.",
+port that the host uses, unless --take-traffic says that this is wanted. auto takes AF_XDP where it will do, else AF_PACKET, else
+libpcap.",
     after_long_help = after_help(LIVE_EXAMPLES)
 )]
 pub struct LiveArgs {
@@ -262,6 +264,8 @@ pub enum BackendName {
     AfXdp,
     /// AF_PACKET with a ring.
     AfPacket,
+    /// libpcap: wherever libpcap is, with one worker.
+    Pcap,
 }
 
 impl From<BackendName> for Backend {
@@ -270,6 +274,7 @@ impl From<BackendName> for Backend {
             BackendName::Auto => Self::Auto,
             BackendName::AfXdp => Self::AfXdp,
             BackendName::AfPacket => Self::AfPacket,
+            BackendName::Pcap => Self::Pcap,
         }
     }
 }

@@ -1,10 +1,10 @@
 //! Parsed arguments → one validated value. What is refused here is refused before a file is opened.
 
 use super::args::{CommonArgs, LiveArgs, ReplayArgs, Workers};
+use crate::capture::filter::{Filter, FilterError};
 use crate::flow::config::ConfigError;
 use crate::flow::{ByFiveTuple, TrackerConfig};
 use crate::sensor::backends::Wanted;
-use crate::sensor::filter::{Filter, FilterError};
 use crate::sensor::options::{LiveOptions, Output, ReplayOptions};
 
 /// Why a command line was refused.
@@ -119,6 +119,7 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
             backend: args.backend.into(),
             workers,
             take_traffic: args.take_traffic,
+            filter: args.common.filter.clone(),
         },
         outputs: args.common.outputs,
         summary: args.common.summary,

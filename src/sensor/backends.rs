@@ -4,7 +4,9 @@
 //! what to do about it; nothing stays attached then.
 
 use crate::capture::CaptureError;
+use crate::capture::filter::Filter;
 use crate::capture::live::LiveCapture;
+use crate::frame::LinkType;
 
 /// A way to get at frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,8 @@ pub enum Backend {
     AfXdp,
     /// AF_PACKET with a ring.
     AfPacket,
+    /// libpcap.
+    Pcap,
 }
 
 impl Backend {
@@ -24,6 +28,7 @@ impl Backend {
             Self::Auto => "auto",
             Self::AfXdp => "af-xdp",
             Self::AfPacket => "af-packet",
+            Self::Pcap => "pcap",
         }
     }
 }
@@ -39,6 +44,9 @@ pub struct Wanted {
     pub workers: Option<usize>,
     /// Whether frames may be taken from the host's own stack.
     pub take_traffic: bool,
+    /// Which frames are wanted, for backends that can say so in the kernel: an expression that compiles. What they let through
+    /// is filtered again.
+    pub filter: Option<String>,
 }
 
 /// A capture, and what its queue is called.
@@ -75,8 +83,16 @@ pub enum OpenError {
         /// What would bring it.
         feature: &'static str,
     },
+    /// More workers than the backend has captures.
+    #[error(
+        "--workers {workers}: libpcap has one capture for each interface: leave out --workers, or take --backend af-packet"
+    )]
+    OneWorker {
+        /// What was asked for.
+        workers: usize,
+    },
     /// No backend at all.
-    #[error("this build has no live backend: those that there are take Linux")]
+    #[error("this build has no live backend: build with --features sensor")]
     None,
 }
 
@@ -88,22 +104,34 @@ pub fn open<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, OpenError> {
     match wanted.backend {
         Backend::AfXdp => af_xdp::run(wanted, run).map_err(|(error, _)| error),
         Backend::AfPacket => af_packet::run(wanted, run).map_err(|(error, _)| error),
-        Backend::Auto => {
-            let (refusal, run) = match af_xdp::run(wanted, run) {
-                Ok(out) => return Ok(out),
-                Err(refused) => refused,
-            };
-            if !matches!(refusal, OpenError::Absent { .. }) {
-                tracing::info!("AF_PACKET is taken, because AF_XDP will not do here: {refusal}");
-            }
-            af_packet::run(wanted, run).map_err(|(error, _)| match (error, refusal) {
-                (OpenError::Absent { .. }, OpenError::Absent { .. }) => OpenError::None,
-                // What the build has is what the refusal is about.
-                (OpenError::Absent { .. }, refusal) => refusal,
-                (error, _) => error,
-            })
-        }
+        Backend::Pcap => pcap::run(wanted, run).map_err(|(error, _)| error),
+        Backend::Auto => best(wanted, run),
     }
+}
+
+/// Opens by the first backend that will do, and says why the others did not. The refusal is that of the first one which
+/// this build has and which asks for nothing of the interface but frames.
+fn best<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, OpenError> {
+    let told = |next: &str, refusal: &OpenError| {
+        if !matches!(refusal, OpenError::Absent { .. }) {
+            tracing::info!("{next}: {refusal}");
+        }
+    };
+    let (by_af_xdp, run) = match af_xdp::run(wanted, run) {
+        Ok(out) => return Ok(out),
+        Err(refused) => refused,
+    };
+    told("AF_PACKET is taken, because AF_XDP will not do here", &by_af_xdp);
+    let (by_af_packet, run) = match af_packet::run(wanted, run) {
+        Ok(out) => return Ok(out),
+        Err(refused) => refused,
+    };
+    told("libpcap is tried, because AF_PACKET will not do here", &by_af_packet);
+    pcap::run(wanted, run).map_err(|(by_pcap, _)| {
+        let refusals = [by_af_packet, by_pcap, by_af_xdp];
+        let is_there = |refusal: &OpenError| !matches!(refusal, OpenError::Absent { .. });
+        refusals.into_iter().find(is_there).unwrap_or(OpenError::None)
+    })
 }
 
 /// Receive queues of an interface; 1 where the system does not tell, for opening it says why.
@@ -117,7 +145,6 @@ fn queues(interface: &str) -> usize {
 }
 
 /// Runs with what was opened; gives `run` back where nothing was.
-#[cfg(all(target_os = "linux", any(feature = "af-xdp", feature = "af-packet")))]
 fn start<C: LiveCapture + Send + 'static, R: Run>(
     opened: Result<Vec<Vec<Opened<C>>>, CaptureError>,
     run: R,
@@ -129,7 +156,6 @@ fn start<C: LiveCapture + Send + 'static, R: Run>(
 }
 
 /// A configuration that a backend refuses: of what we choose ourselves, only the number of workers can be why.
-#[cfg(all(target_os = "linux", any(feature = "af-xdp", feature = "af-packet")))]
 fn unfit(
     interface: &str,
     what: String,
@@ -143,9 +169,16 @@ fn unfit(
     }
 }
 
+/// Says at the start what no frame will show: a filter in the kernel lets none through.
+fn warn_of_nothing(interface: &str, filter: &Filter, link: LinkType) {
+    if !filter.covers(link) {
+        let filter = filter.expression();
+        tracing::warn!(filter, "{interface}: the filter means nothing on {link}: no frame comes");
+    }
+}
+
 /// Deals an interface's captures to the workers: number `i` to worker `i` modulo their number, so that worker `i` has
 /// queue `i` of every interface.
-#[cfg(any(test, feature = "af-xdp", feature = "af-packet"))]
 fn deal<C>(workers: usize, interfaces: Vec<Vec<Opened<C>>>) -> Vec<Vec<Opened<C>>> {
     let mut dealt: Vec<Vec<Opened<C>>> = (0..workers.max(1)).map(|_| Vec::new()).collect();
     for captures in interfaces {
@@ -212,9 +245,10 @@ mod af_xdp {
 mod af_packet {
     use std::time::Duration;
 
-    use super::{OpenError, Opened, Run, Wanted, deal, queues, start, unfit};
+    use super::{OpenError, Opened, Run, Wanted, deal, queues, start, unfit, warn_of_nothing};
     use crate::capture::CaptureError;
-    use crate::capture::af_packet::{AfPacket, Config, Fanout, FanoutMode};
+    use crate::capture::af_packet::{AfPacket, Config, Fanout, FanoutMode, Instruction, link_type};
+    use crate::capture::filter::Filter;
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
         start(open(wanted), run)
@@ -234,6 +268,9 @@ mod af_packet {
                 let group = (std::process::id() as u16).wrapping_add(id as u16);
                 config = config.fanout(Some(Fanout { group, mode: FanoutMode::Hash }));
             }
+            if let Some(program) = in_kernel(wanted, name)? {
+                config = config.filter(program);
+            }
             let config =
                 config.build().map_err(|error| unfit(name, format!("{workers} workers"), error))?;
             let mut opened = Vec::with_capacity(workers);
@@ -246,6 +283,20 @@ mod af_packet {
         let most = interfaces.iter().map(Vec::len).max().unwrap_or(1);
         Ok(deal(most, interfaces))
     }
+
+    /// The filter as the kernel takes it; without one, nothing is refused there.
+    fn in_kernel(wanted: &Wanted, name: &str) -> Result<Option<Vec<Instruction>>, CaptureError> {
+        let Some(expression) = &wanted.filter else { return Ok(None) };
+        let link = link_type(name)?;
+        // It was compiled before: an expression that does not compile does not get here.
+        let Ok(filter) = Filter::compile(expression) else { return Ok(None) };
+        warn_of_nothing(name, &filter, link);
+        let program = filter.in_kernel(link);
+        if program.is_none() {
+            tracing::warn!("{name}: the filter is too long for the kernel: it runs in user space");
+        }
+        Ok(program)
+    }
 }
 
 #[cfg(not(all(feature = "af-packet", target_os = "linux")))]
@@ -254,6 +305,41 @@ mod af_packet {
 
     pub(super) fn run<R: Run>(_: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
         Err((OpenError::Absent { backend: Backend::AfPacket, feature: "sensor" }, run))
+    }
+}
+
+mod pcap {
+    use std::time::Duration;
+
+    use super::{OpenError, Opened, Run, Wanted, deal, start, unfit, warn_of_nothing};
+    use crate::capture::CaptureError;
+    use crate::capture::pcap_live::{Config, PcapLive};
+
+    pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
+        if let Some(workers @ 2..) = wanted.workers {
+            return Err((OpenError::OneWorker { workers }, run));
+        }
+        start(open(wanted), run)
+    }
+
+    /// One capture of each interface, all for one worker: libpcap does not spread frames.
+    fn open(wanted: &Wanted) -> Result<Vec<Vec<Opened<PcapLive>>>, CaptureError> {
+        let mut interfaces = Vec::new();
+        for (id, name) in wanted.interfaces.iter().enumerate() {
+            let mut config = Config::builder().filter(wanted.filter.clone());
+            if wanted.interfaces.len() > 1 {
+                config = config.wait(Duration::ZERO);
+            }
+            let config =
+                config.build().map_err(|error| unfit(name, "one capture".to_owned(), error))?;
+            let capture = PcapLive::open(name, id as u16, &config)?;
+            if let Some(filter) = capture.filter() {
+                warn_of_nothing(name, filter, capture.link());
+            }
+            let (interface, queue) = (name.clone(), "0".to_owned());
+            interfaces.push(vec![Opened { capture, interface, queue }]);
+        }
+        Ok(deal(1, interfaces))
     }
 }
 

@@ -15,7 +15,6 @@ use crossbeam_utils::CachePadded;
 
 use super::backends::{self, Opened, Run};
 use super::direct::Direct;
-use super::filter::Filter;
 use super::http::{Listener, Readiness, Server};
 use super::ledger::Ledger;
 use super::options::LiveOptions;
@@ -30,6 +29,7 @@ use super::shard::{Board, QueueShard, ReaderShard};
 use super::steer::cores;
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
+use crate::capture::filter::Filter;
 use crate::capture::live::LiveCapture;
 use crate::export::sink::SinkHandle;
 use crate::export::{RecordWriter, Sink, WhenFull};

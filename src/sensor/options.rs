@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::backends::Wanted;
-use super::filter::Filter;
 use super::privileges::User;
+use crate::capture::filter::Filter;
 use crate::export::sink::Target;
 use crate::flow::{ByFiveTuple, TrackerConfig};
 

@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
 
-use super::filter::Filter;
 use super::input::Stopped;
 use super::pace::Pacer;
 use super::shard::{Board, ReaderFigures, ReaderShard};
 use super::stop::Stop;
+use crate::capture::filter::Filter;
 use crate::capture::live::DropReason;
 use crate::capture::{Capture, CaptureError};
 use crate::export::sink::SinkHandle;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::capture::bpf::{INSTRUCTIONS_MAX, Instruction};
+
 /// Smallest and largest block. A frame is never longer than its block, less some dozens of bytes.
 const BLOCK_BYTES_MIN: u32 = 64 * 1024;
 const BLOCK_BYTES_MAX: u32 = 16 * 1024 * 1024;
@@ -20,9 +22,6 @@ const RETIRE_MAX: Duration = Duration::from_secs(1);
 
 /// Longest wait for frames: after it, an empty batch lets the caller do what is due.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// Longest filter (`BPF_MAXINSNS`).
-const FILTER_INSTRUCTIONS_MAX: usize = 4096;
 
 /// How frames are spread over the sockets of a fanout group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,19 +52,6 @@ pub struct Fanout {
     pub group: u16,
     /// How frames are spread.
     pub mode: FanoutMode,
-}
-
-/// One instruction of a classic BPF program, as `struct sock_filter` has it and `tcpdump -dd` prints it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Instruction {
-    /// What to do.
-    pub code: u16,
-    /// How far to jump when true.
-    pub jt: u8,
-    /// How far to jump when false.
-    pub jf: u8,
-    /// The operand.
-    pub k: u32,
 }
 
 /// A configuration that was checked. Made by [`Config::builder`].
@@ -183,12 +169,7 @@ impl Builder {
             millis(RETIRE_MAX),
         )?;
         within("milliseconds to wait", millis(c.wait), 0, millis(WAIT_MAX))?;
-        within(
-            "instructions in the filter",
-            c.filter.len() as u64,
-            0,
-            FILTER_INSTRUCTIONS_MAX as u64,
-        )?;
+        within("instructions in the filter", c.filter.len() as u64, 0, INSTRUCTIONS_MAX as u64)?;
         Ok(c)
     }
 }

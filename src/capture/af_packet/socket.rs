@@ -13,14 +13,11 @@ use libc::{c_int, c_uint};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::block::TAG_BYTES;
-use super::config::{Config, Fanout, FanoutMode, Instruction};
+use super::config::{Config, Fanout, FanoutMode};
 use crate::capture::sys::check;
 
 /// What the kernel takes for the size of a frame. Blocks hold frames of any length, but it wants one to divide them by.
 const FRAME_BYTES: u32 = 2048;
-
-/// A classic BPF program that takes nothing: `ret #0`.
-const TAKES_NOTHING: Instruction = Instruction { code: 6, jt: 0, jf: 0, k: 0 };
 
 /// A packet socket. It has frames only after [`bind`](Self::bind).
 #[derive(Debug)]
@@ -71,32 +68,6 @@ impl PacketSocket {
             },
         )?;
         MmapOptions::new().len(config.ring_bytes() as usize).map_raw(self.0.as_raw_fd())
-    }
-
-    /// Lets in what `filter` takes; all, when it is empty.
-    pub(super) fn let_in(&mut self, filter: &[Instruction]) -> io::Result<()> {
-        if filter.is_empty() {
-            // SAFETY:
-            // - no pointer is passed that the kernel would look at: the option has no value.
-            return check(unsafe {
-                let (fd, none) = (self.0.as_raw_fd(), 0 as c_int);
-                let bytes = size_of_val(&none) as libc::socklen_t;
-                libc::setsockopt(
-                    fd,
-                    libc::SOL_SOCKET,
-                    libc::SO_DETACH_FILTER,
-                    (&raw const none).cast(),
-                    bytes,
-                )
-            })
-            .map(drop);
-        }
-        self.0.set_bpf_filter(filter.iter().map(|i| (i.code, i.jt, i.jf, i.k)).collect())
-    }
-
-    /// Lets in nothing any more. What is refused by a filter is not counted.
-    pub(super) fn shut(&mut self) -> io::Result<()> {
-        self.let_in(&[TAKES_NOTHING])
     }
 
     /// Binds to an interface, whose name has at most 15 bytes: the crate's own check is one too high.

@@ -46,7 +46,7 @@ pub struct PrivilegeError {
 /// What a backend's interfaces take to be opened.
 pub fn needed(backend: Backend) -> CapabilitySet {
     match backend {
-        Backend::AfPacket => CapabilitySet::NET_RAW,
+        Backend::AfPacket | Backend::Pcap => CapabilitySet::NET_RAW,
         Backend::AfXdp | Backend::Auto => {
             CapabilitySet::NET_RAW
                 | CapabilitySet::NET_ADMIN
