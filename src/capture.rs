@@ -12,6 +12,8 @@ pub mod af_packet;
 pub mod af_xdp;
 pub mod file;
 pub mod live;
+#[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
+pub mod nic;
 pub mod write;
 
 mod map;

@@ -17,7 +17,7 @@ pub mod values;
 use clap::Parser;
 
 use crate::sensor;
-use args::{Cli, Command};
+use args::{Cli, Command, LogFormat};
 use exit::Exit;
 
 /// Runs the program and gives its exit code. `clap` itself ends the process for `--help` and for
@@ -28,20 +28,28 @@ pub fn run() -> u8 {
         Command::Replay(args) => {
             logging::start(args.common.log_format);
             match options::replay(*args) {
-                Ok(options) => sensor::replay::run(options, at_once),
+                Ok(options) => sensor::replay::run(options, at_once).map(Exit::from),
                 Err(refused) => return refuse("replay", &refused),
             }
         }
         Command::Live(args) => {
             logging::start(args.common.log_format);
             match options::live(*args) {
-                Ok(options) => sensor::live::run(&options, at_once),
+                Ok(options) => sensor::live::run(&options, at_once).map(Exit::from),
                 Err(refused) => return refuse("live", &refused),
             }
         }
+        Command::Doctor(args) => {
+            logging::start(LogFormat::Text);
+            sensor::ports::doctor(&options::doctor(args)).map(Exit::from)
+        }
+        Command::Restore(args) => {
+            logging::start(LogFormat::Text);
+            sensor::ports::restore(&args.state.state_dir).map(|()| Exit::Success)
+        }
     };
     match result {
-        Ok(outcome) => Exit::from(outcome).code(),
+        Ok(exit) => exit.code(),
         Err(error) => {
             // The whole chain in one line: what was tried, what came of it.
             tracing::error!("{error:#}");

@@ -3,7 +3,7 @@
 //! | part | noun |
 //! |---|---|
 //! | [`Config`] | what is wanted, checked before anything is opened |
-//! | `interface`, `refuse` | what is there, and whether that will do |
+//! | `refuse` | whether what is there will do |
 //! | [`Program`] | our XDP program (`bpf/`): which frames, to which socket, and how many |
 //! | `umem`, `held` | the frames: whose they are, and that nobody has one twice |
 //! | `batch` | descriptors → frames |
@@ -17,7 +17,6 @@
 mod batch;
 mod config;
 mod held;
-mod interface;
 mod program;
 mod refuse;
 mod sys;
@@ -32,12 +31,12 @@ pub use program::{Program, ProgramConfig, Verdicts};
 pub use umem::Statistics;
 
 use super::live::{DropReason, LiveCapture, QueueCounts};
+use super::nic::{Interface, Promiscuous, Rights};
 use super::refuse::{error, unknown};
 use super::sys::{socket_error, wait_for_packet_paths, wait_readable};
 use super::{Capture, CaptureError};
 use crate::frame::Frame;
 use batch::Batch;
-use interface::Interface;
 use umem::{QueueMemory, Socket};
 
 /// How long a queue may be busy: a socket that was just closed gives it free only after a while.
@@ -80,6 +79,7 @@ pub struct AfXdp {
     mode: ModeInForce,
     multi_buffer: bool,
     config: Arc<Config>,
+    _promiscuous: Option<Arc<Promiscuous>>,
     life: Life,
 }
 
@@ -95,6 +95,22 @@ enum Life {
 }
 
 impl AfXdp {
+    /// Looks whether [`open`](Self::open) would refuse the interface as it is now, and changes nothing. Whether its driver runs
+    /// the program shows only when it is attached.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn check(interface: &str, config: &Config) -> Result<(), CaptureError> {
+        Self::look(interface, config).map(drop)
+    }
+
+    fn look(name: &str, config: &Config) -> Result<Interface, CaptureError> {
+        let found = Interface::find(name).map_err(|error| unknown(name, error))?;
+        let refusal = refuse::missing_rights(name, Rights::effective())
+            .or_else(|| refuse::unfit(name, &found, config));
+        refusal.map_or(Ok(found), Err)
+    }
+
     /// Opens `interface`: one capture for each socket of each queue, by queue and then by socket. Their frames are of
     /// interface number `id`.
     ///
@@ -106,13 +122,7 @@ impl AfXdp {
     /// [`CaptureError::Live`], with what to do about it; nothing is attached then.
     pub fn open(interface: &str, id: u16, config: &Config) -> Result<Vec<Self>, CaptureError> {
         let name = interface;
-        let found = Interface::find(name).map_err(|error| unknown(name, error))?;
-        if let Some(refusal) = refuse::missing_rights(name, effective_capabilities()) {
-            return Err(refusal);
-        }
-        if let Some(refusal) = refuse::unfit(name, &found, config) {
-            return Err(refusal);
-        }
+        let found = Self::look(name, config)?;
         let multi_buffer = refuse::needs_multi_buffer(&found, config);
         let mut program = Program::load(&ProgramConfig {
             queues: found.queues,
@@ -148,6 +158,9 @@ impl AfXdp {
                 sockets.push((socket, queue, number, slot, mode));
             }
         }
+        let promiscuous = config.promiscuous.then(|| Promiscuous::hold(found.index)).transpose();
+        let promiscuous =
+            promiscuous.map_err(|error| refuse::not_promiscuous(name, error))?.map(Arc::new);
         // Last, so that the first frame already has where to go.
         program
             .attach(found.index, config.mode == Mode::Generic)
@@ -165,6 +178,7 @@ impl AfXdp {
             mode,
             multi_buffer,
             config: Arc::clone(&config),
+            _promiscuous: promiscuous.clone(),
             life: Life::Open,
         });
         Ok(captures.collect())
@@ -295,12 +309,13 @@ impl LiveCapture for AfXdp {
     }
 
     fn description(&self) -> String {
-        let Config { frames, frame_bytes, rx_ring, sockets_per_queue, huge_pages, .. } =
-            *self.config;
+        let Config {
+            frames, frame_bytes, rx_ring, sockets_per_queue, huge_pages, promiscuous, ..
+        } = *self.config;
         let mebibytes = self.config.queue_bytes().div_ceil(1 << 20);
         format!(
             "{} queue {} socket {} of {sockets_per_queue}: AF_XDP, {}{}, {frames} frames of {frame_bytes} bytes \
-             ({mebibytes} MiB{}), ring of {rx_ring}",
+             ({mebibytes} MiB{}), ring of {rx_ring}{}",
             self.interface,
             self.queue,
             self.number,
@@ -311,6 +326,7 @@ impl LiveCapture for AfXdp {
             },
             if self.multi_buffer { ", long frames in several buffers" } else { "" },
             if huge_pages { " in huge pages" } else { "" },
+            if promiscuous { ", promiscuous" } else { "" },
         )
     }
 }
@@ -340,11 +356,4 @@ fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             result => return result,
         }
     }
-}
-
-/// The capabilities that this thread has; all of them, where the system does not tell, for it will say no itself.
-fn effective_capabilities() -> u64 {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let field = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    field.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX)
 }

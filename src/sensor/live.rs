@@ -10,22 +10,22 @@ use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use core_affinity::CoreId;
 use crossbeam_utils::CachePadded;
 
 use super::backends::{self, Opened, Run};
+use super::cores::Pinning;
 use super::direct::Direct;
 use super::filter::Filter;
 use super::http::{Readiness, Server};
 use super::ledger::Ledger;
 use super::options::LiveOptions;
+use super::ports;
 use super::queues::Queues;
 use super::read::{ReadEnd, ReadLoop};
 use super::run::{
     Outcome, open_outputs, outcome, report, serve, warn_of_uncovered_links, write_summary,
 };
 use super::shard::{Board, QueueShard, ReaderShard};
-use super::steer::cores;
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
 use crate::capture::live::LiveCapture;
@@ -41,6 +41,8 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
     let stop = Stop::new();
     stop.on_signals(code_at_once).context("signals cannot be watched")?;
     let mut sinks = open_outputs(&options.outputs)?;
+    // What it sets is put back when it goes: after the queues are closed, and whatever ended the run.
+    let _ports = ports::prepare(options, &stop)?;
     let started = Instant::now();
     let launch = Launch { options, stop: stop.clone(), sinks: &sinks };
     let Launched { board, server, workers } = backends::open(&options.wanted, launch)??;
@@ -139,7 +141,8 @@ impl Run for Launch<'_> {
             max_flows: options.tracker.max_flows.div_ceil(count.max(1)),
             ..options.tracker.clone()
         };
-        let cores = cores(count);
+        let near = ports::cores_near(&options.wanted.interfaces);
+        let pinning = Pinning::choose(count, options.cores.as_ref(), &near)?;
         let mut workers = Vec::with_capacity(count);
         for (number, queues) in of_workers.into_iter().enumerate() {
             let tracker = FlowTracker::new(options.extractor, tracker_config.clone())?;
@@ -148,7 +151,7 @@ impl Run for Launch<'_> {
             let shard = Arc::clone(&board.readers[number]);
             let worker = Worker {
                 number,
-                core: (!cores.is_empty()).then(|| cores[number % cores.len()]),
+                pinning: pinning.clone(),
                 queues,
                 reading: ReadLoop::new(
                     filter,
@@ -176,7 +179,7 @@ impl Run for Launch<'_> {
 /// A pinned thread's work.
 struct Worker<C> {
     number: usize,
-    core: Option<CoreId>,
+    pinning: Pinning,
     queues: Queues<C>,
     reading: ReadLoop,
     direct: Direct<FlowTracker<ByFiveTuple>>,
@@ -185,16 +188,8 @@ struct Worker<C> {
 
 impl<C: LiveCapture> Worker<C> {
     fn run(self) -> Done {
-        let Self { number, core, mut queues, mut reading, mut direct, shard } = self;
-        if let Some(core) = core
-            && !core_affinity::set_for_current(core)
-        {
-            tracing::warn!(
-                worker = number,
-                core = core.id,
-                "could not be pinned, the system moves it about"
-            );
-        }
+        let Self { number, pinning, mut queues, mut reading, mut direct, shard } = self;
+        pinning.pin(number);
         let mut end = reading.run(&mut queues, &mut direct, Queues::position);
         if end.stopped {
             if let Err(error) = queues.stop() {

@@ -46,6 +46,7 @@ pub struct Config {
     pub(super) rx_ring: u32,
     pub(super) huge_pages: bool,
     pub(super) multi_buffer: bool,
+    pub(super) promiscuous: bool,
     pub(super) ip_only: bool,
     pub(super) kernel_time: bool,
     pub(super) take_traffic: bool,
@@ -67,6 +68,7 @@ impl Config {
                 rx_ring: 16_384,
                 huge_pages: false,
                 multi_buffer: true,
+                promiscuous: true,
                 ip_only: false,
                 kernel_time: false,
                 take_traffic: false,
@@ -148,6 +150,12 @@ impl Builder {
     /// when the MTU asks for it. They are put together again, at the price of a copy.
     pub fn multi_buffer(mut self, multi: bool) -> Self {
         self.config.multi_buffer = multi;
+        self
+    }
+
+    /// Whether frames to other hosts are taken as well (the default).
+    pub fn promiscuous(mut self, promiscuous: bool) -> Self {
+        self.config.promiscuous = promiscuous;
         self
     }
 
