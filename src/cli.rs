@@ -76,6 +76,8 @@ mod tests {
     #[test]
     fn help_tells_examples_environment_and_exit_codes() {
         let mut command = Cli::command();
+        let doctor = command.find_subcommand_mut("doctor").unwrap().render_long_help().to_string();
+        assert!(doctor.contains("6  doctor found") && doctor.contains("Examples:"), "{doctor}");
         for name in ["replay", "live"] {
             let command = command.find_subcommand_mut(name).unwrap();
             let help = command.render_long_help().to_string();
@@ -95,6 +97,9 @@ mod tests {
         assert!(refusal(&["--max-flows", "0"]).contains("--max-flows 0"));
         assert!(refusal(&["--max-flows", "3", "--workers", "4"]).contains("--workers 4"));
         assert!(refusal(&["-o", "jsonl:-", "-o", "jsonl:-"]).contains("standard output"));
+        // Every machine has core 0, and nobody has core 1023 switched on.
+        assert!(refusal(&["--cores", "0", "--workers", "2"]).contains("1 of the 2 cores"));
+        assert!(refusal(&["--cores", "0,1023"]).contains("core 1023 is not online"));
         assert!(refusal(&["--filter", "tcp prot 80"]).contains("tcp prot 80"));
     }
 }

@@ -105,7 +105,7 @@ pub enum CoreError {
     },
     /// Fewer cores than workers.
     #[error(
-        "--cores: {cores} cores for {workers} workers: give each worker a core, or ask for fewer --workers"
+        "--cores names {cores} of the {workers} cores that the workers take: name one for each, or ask for fewer --workers"
     )]
     Fewer {
         /// Cores given.
@@ -161,8 +161,12 @@ impl Pinning {
             );
         }
         let of_workers: Vec<usize> = cores.iter().copied().cycle().take(workers).collect();
-        if !of_workers.is_empty() {
-            tracing::info!("workers 0 to {} run on cores {}", workers - 1, listed(&of_workers));
+        match of_workers[..] {
+            [] => {}
+            [core] => tracing::info!("the worker runs on core {core}"),
+            _ => {
+                tracing::info!("workers 0 to {} run on cores {}", workers - 1, listed(&of_workers))
+            }
         }
         Ok(Self(of_workers))
     }

@@ -112,8 +112,8 @@ pub fn prepare(options: &LiveOptions, stop: &Stop) -> anyhow::Result<Prepared> {
                 port = Port::read(name)?;
             }
             let port_tuned = Tuned::apply(&state, &port, backend)?;
-            let put_back = port_tuned.clone();
-            stop.before_exit_at_once(move || put_back.put_back());
+            let put_back = port_tuned.put_back();
+            stop.before_exit_at_once(move || put_back.now());
             tuned.push(port_tuned);
             port = Port::read(name)?;
         }

@@ -8,7 +8,7 @@ use std::fmt::Display;
 use serde::Serialize;
 
 use super::state::Left;
-use crate::capture::nic::{Feature, Port, Rss, Untold};
+use crate::capture::nic::{Port, Rss, Untold};
 use crate::sensor::backends::Backend;
 use crate::sensor::cores::listed;
 use crate::sensor::rss::symmetric_key;
@@ -82,8 +82,12 @@ impl Finding {
         self
     }
 
-    fn tunable(mut self) -> Self {
-        self.tunable = true;
+    fn tunable(self) -> Self {
+        self.tunable_if(true)
+    }
+
+    fn tunable_if(mut self, tunable: bool) -> Self {
+        self.tunable = tunable;
         self
     }
 }
@@ -165,13 +169,18 @@ fn queues(port: &Port, situation: &Situation<'_>) -> Finding {
     if cores == 0 || queues as usize <= cores {
         return Finding::ok("queues", found);
     }
-    let kind = if port.channels.is_ok_and(|c| c.combined == 0) { "rx" } else { "combined" };
+    let kind = kind(port);
     Finding::note(
         "queues",
         found,
         "a worker for each queue: several share a core and wait for each other",
     )
     .mend(format_args!("ethtool -L {name} {kind} {cores}, or --workers {cores}"))
+}
+
+/// What ethtool calls the queues that receive.
+fn kind(port: &Port) -> &'static str {
+    if port.channels.is_ok_and(|channels| channels.combined == 0) { "rx" } else { "combined" }
 }
 
 fn ring(port: &Port) -> Finding {
@@ -204,7 +213,8 @@ fn spread(port: &Port, xdp: bool) -> Vec<Finding> {
         )];
     }
     let one_queue = format!(
-        "ethtool -L {name} combined 1, and --workers {queues}: our own program then spreads flows, both directions alike"
+        "ethtool -L {name} {} 1, and --workers {queues}: our own program then spreads flows, both directions alike",
+        kind(port)
     );
     let rss = match &port.rss {
         Ok(rss) => rss,
@@ -255,30 +265,25 @@ fn merging(port: &Port, xdp: bool) -> Vec<Finding> {
         Ok(features) => features,
         Err(why) => return vec![untold("gro", *why)],
     };
-    let off = |feature: Option<&Feature>, option: &str| {
-        if feature.is_some_and(|feature| feature.changeable) {
-            format!("ethtool -K {} {option} off", port.name)
+    let on = |what, feature: &str, option: &str| {
+        let finding = Finding::warning(what, "on", MERGED);
+        if features.get(feature).is_some_and(|feature| feature.changeable) {
+            finding.mend(format_args!("ethtool -K {} {option} off", port.name)).tunable()
         } else {
-            "the driver does not let it be switched off: take another port".to_owned()
+            finding.mend("the driver does not let it be switched off: listen on another port")
         }
     };
     let mut findings = Vec::new();
-    for (what, feature, option) in
-        [("lro", "rx-lro", "lro"), ("gro in hardware", "rx-gro-hw", "rx-gro-hw")]
-    {
-        let found = features.get(feature);
-        findings.push(if features.is_on(feature) {
-            Finding::warning(what, "on", MERGED).mend(off(found, option)).tunable()
-        } else {
-            Finding::ok(what, "off")
+    for (what, feature) in [("lro", "rx-lro"), ("gro in hardware", "rx-gro-hw")] {
+        let option = if what == "lro" { what } else { feature };
+        findings.push(match features.is_on(feature) {
+            true => on(what, feature, option),
+            false => Finding::ok(what, "off"),
         });
     }
     findings.push(match (features.is_on("rx-gro"), xdp) {
         (true, true) => Finding::ok("gro", "on, behind AF_XDP, which has the frames before"),
-        (true, false) => {
-            let mend = off(features.get("rx-gro"), "gro");
-            Finding::warning("gro", "on", MERGED).mend(mend).tunable()
-        }
+        (true, false) => on("gro", "rx-gro", "gro"),
         (false, _) => Finding::ok("gro", "off"),
     });
     findings
@@ -288,8 +293,10 @@ fn merging(port: &Port, xdp: bool) -> Vec<Finding> {
 fn tags(port: &Port, xdp: bool) -> Option<Finding> {
     let features = port.features.as_ref().ok()?;
     let name = &port.name;
-    let is_on = features.is_on("rx-vlan-hw-parse") || features.is_on("rx-vlan-stag-hw-parse");
-    Some(match (is_on, xdp) {
+    let on = |name| features.get(name).filter(|feature| feature.active);
+    let on = [on("rx-vlan-hw-parse"), on("rx-vlan-stag-hw-parse")];
+    let mut on = on.iter().flatten().peekable();
+    Some(match (on.peek().is_some(), xdp) {
         (false, _) => Finding::ok("vlan offload", "off"),
         (true, false) => Finding::ok("vlan offload", "on; AF_PACKET puts tags back"),
         (true, true) => {
@@ -297,7 +304,7 @@ fn tags(port: &Port, xdp: bool) -> Option<Finding> {
                 "the NIC takes VLAN tags off, and AF_XDP does not get them: records have no VLAN";
             Finding::warning("vlan offload", "on", why)
                 .mend(format_args!("ethtool -K {name} rxvlan off, or --backend af-packet"))
-                .tunable()
+                .tunable_if(on.all(|feature| feature.changeable))
         }
     })
 }

@@ -169,7 +169,7 @@ mod tests {
         let mine = state.left(&port, vec![change()]);
         state.write(&mine).unwrap();
         let (again, left) = StateDir::look(&scratch.0);
-        assert_eq!(left, [mine.clone()]);
+        assert_eq!(left, std::slice::from_ref(&mine));
         assert!(again.is_of(&left[0], &port) && left[0].is_running());
         let mut other = port.clone();
         other.interface.index += 1;

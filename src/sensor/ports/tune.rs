@@ -200,12 +200,13 @@ fn spread_evenly(rss: &Rss, queues: u32) -> Option<Change> {
     Some(Change { old: rss.clone().into(), new: new.into() })
 }
 
-/// A port that was set for a run. Puts it back when the last handle goes.
-#[derive(Clone, Debug)]
+/// A port that was set for a run. Puts it back when it goes.
+#[derive(Debug)]
 pub struct Tuned(Arc<PutBack>);
 
+/// What is to be put back, once.
 #[derive(Debug)]
-struct PutBack(Mutex<Option<(StateDir, Left)>>);
+pub struct PutBack(Mutex<Option<(StateDir, Left)>>);
 
 impl Tuned {
     /// Writes down what is to be changed, and changes it. What cannot be set is told and left.
@@ -249,24 +250,25 @@ impl Tuned {
         Ok(Self(Arc::new(PutBack(Mutex::new(Some((state.clone(), left)))))))
     }
 
-    /// Puts it back now. Whoever comes second does nothing.
-    pub fn put_back(&self) {
-        self.0.put_back();
+    /// For whoever must put it back before this goes.
+    pub fn put_back(&self) -> Arc<PutBack> {
+        Arc::clone(&self.0)
+    }
+}
+
+impl Drop for Tuned {
+    fn drop(&mut self) {
+        self.0.now();
     }
 }
 
 impl PutBack {
-    fn put_back(&self) {
-        let taken = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((state, left)) = taken {
+    /// Puts it back. Whoever comes second waits for the first and does nothing.
+    pub fn now(&self) {
+        let mut left = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((state, left)) = left.take() {
             state.put_back(&left);
         }
-    }
-}
-
-impl Drop for PutBack {
-    fn drop(&mut self) {
-        self.put_back();
     }
 }
 
