@@ -147,7 +147,7 @@ fn what_we_read_is_what_ethtool_says() {
     }
     ethtool(&format!("-K {PORT} gro on"));
     let port = Port::read(PORT).expect("it is there");
-    let features = port.features.expect("the kernel tells");
+    let features = port.features.as_ref().expect("the kernel tells");
     let mut compared = 0;
     for line in ethtool(&format!("-k {PORT}")).lines() {
         let Some((name, value)) = line.trim().split_once(": ") else { continue };
@@ -163,7 +163,7 @@ fn what_we_read_is_what_ethtool_says() {
     assert_eq!(port.queues(), 3);
     let speed = port.speed_mbit.expect("veth tells one").expect("the link is up");
     assert!(ethtool(PORT).contains(&format!("Speed: {speed}Mb/s")), "{speed}");
-    assert_eq!(port.driver.expect("it tells").name, "veth");
+    assert_eq!(port.driver.as_ref().expect("it tells").name, "veth");
     ethtool(&format!("-L {PORT} rx 2"));
     assert_eq!(Port::read(PORT).expect("it is there").queues(), 2);
 }
@@ -259,7 +259,8 @@ fn a_port_is_put_back_also_when_the_run_fails_or_ends_at_once() {
     // Two signals that wait for it together: it ends at the second.
     let live = Live::start(&tune);
     assert!(!is_on(GRO));
-    [libc::SIGSTOP, libc::SIGTERM, libc::SIGINT, libc::SIGCONT].map(|signal| live.signal(signal));
+    let signals = [libc::SIGSTOP, libc::SIGTERM, libc::SIGINT, libc::SIGCONT];
+    signals.iter().for_each(|signal| live.signal(*signal));
     let (code, messages) = live.end();
     assert!(code == Some(130) && messages.contains("second signal"), "{code:?} {messages}");
     assert!(is_on(GRO) && scratch.files() == 0, "{messages}");
@@ -326,8 +327,12 @@ fn workers_are_where_they_were_told_to_be() {
     if !namespace(1) {
         return;
     }
-    let online = std::fs::read_to_string("/sys/devices/system/cpu/online").expect("cores");
-    let last: String = online.trim().rsplit(['-', ',']).next().expect("a core").to_owned();
+    let allowed = |status: &str| {
+        let list = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t"));
+        list.expect("the cores of a thread").to_owned()
+    };
+    let ours = std::fs::read_to_string("/proc/thread-self/status").expect("our own");
+    let last = allowed(&ours).rsplit(['-', ',']).next().expect("a core").to_owned();
     let live = Live::start(&["--backend", "af-packet", "--cores", &last]);
     let tasks = std::fs::read_dir(format!("/proc/{}/task", live.0.id())).expect("threads");
     let statuses =
@@ -335,8 +340,7 @@ fn workers_are_where_they_were_told_to_be() {
     let workers: Vec<_> =
         statuses.filter(|status| status.starts_with("Name:\tworker-0\n")).collect();
     let [worker] = &workers[..] else { panic!("{} workers", workers.len()) };
-    let list = worker.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t"));
-    assert_eq!(list, Some(&last[..]));
+    assert_eq!(allowed(worker), last);
     live.signal(libc::SIGTERM);
     let (_, messages) = live.end();
     assert!(messages.contains(&format!("the worker runs on core {last}")), "{messages}");

@@ -105,7 +105,7 @@ impl StateDir {
 
     /// Puts a port back, and forgets how it was. Whether that could be done.
     pub fn put_back(&self, left: &Left) -> bool {
-        if !tune::put_back(&left.interface, &left.changes) {
+        if !tune::put_back(left) {
             return false;
         }
         let path = self.path_of(left);

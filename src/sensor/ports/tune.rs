@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{Left, StateDir};
 use crate::capture::nic::{
-    Capability, Features, Nic, Pause, Port, Rights, Ring, Rss, Told, round_robin,
+    Capability, Features, Interface, Nic, Pause, Port, Rights, Ring, Rss, Told, round_robin,
 };
 use crate::sensor::backends::Backend;
 use crate::sensor::rss::symmetric_key;
@@ -192,7 +192,8 @@ fn spread_evenly(rss: &Rss, queues: u32) -> Option<Change> {
     let mut new = rss.clone();
     if !rss.is_symmetric() {
         new.key = symmetric_key(rss.key.len());
-        new.function = Rss::TOEPLITZ;
+        // A driver that does not tell its function has but one.
+        new.function = if rss.function == 0 { 0 } else { Rss::TOEPLITZ };
     }
     if !rss.is_even(queues) {
         new.table = round_robin(rss.table.len(), queues);
@@ -273,8 +274,11 @@ impl PutBack {
 }
 
 /// Puts back what is still as it was set, last change first. Whether that could be done.
-pub(super) fn put_back(name: &str, changes: &[Change]) -> bool {
-    let Ok(nic) = Nic::open(name) else {
+pub(super) fn put_back(left: &Left) -> bool {
+    let Left { interface: name, changes, .. } = left;
+    // Another one of the same name is not the one that was set.
+    let is_it = Interface::find(name).is_ok_and(|found| found.index == left.index);
+    let Some(nic) = is_it.then(|| Nic::open(name).ok()).flatten() else {
         tracing::info!("{name}: the interface is gone, and its settings with it");
         return true;
     };
@@ -367,10 +371,20 @@ mod tests {
         };
         assert_eq!((table, key), (&even.table, &even.key));
         port.rss = Ok(Rss { transform: 1, key: vec![7; 52], ..even });
+        let none = told(&port, Backend::AfXdp);
+        assert_eq!(none, [""; 0], "symmetric by what is done before the hash");
+        port.rss.as_mut().unwrap().transform = 0;
+        port.rss.as_mut().unwrap().key[0] = 6;
+        port.rss.as_mut().unwrap().function = 0;
+        let [Change { new: Setting::Rss { key, function, .. }, .. }] =
+            &plan(&port, Backend::AfXdp)[..]
+        else {
+            panic!("one change");
+        };
         assert_eq!(
-            told(&port, Backend::AfXdp),
-            [""; 0],
-            "symmetric by what is done before the hash"
+            (key, *function),
+            (&symmetric_key(52), 0),
+            "a function that is not told is left"
         );
     }
 
