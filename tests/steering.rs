@@ -8,6 +8,7 @@ use flowscope::export::sink::Opened;
 use flowscope::export::{RecordWriter, Sink, WhenFull};
 use flowscope::flow::ingest::Ingest;
 use flowscope::flow::{ByFiveTuple, FlowTracker};
+use flowscope::sensor::cores::Pinning;
 use flowscope::sensor::direct::Direct;
 use flowscope::sensor::ledger::Ledger;
 use flowscope::sensor::read::Stage;
@@ -172,7 +173,8 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], workers: usize) -> (Vec<String>, Le
     } else {
         let timeout_ns = config.fragment_timeout.as_nanos() as u64;
         let ingest = Ingest::new(ByFiveTuple::default(), config.max_datagrams, timeout_ns);
-        let mut steer = Steer::start(ingest, (0..workers).map(parts).collect()).unwrap();
+        let mut steer =
+            Steer::start(ingest, (0..workers).map(parts).collect(), &Pinning::default()).unwrap();
         feed(&mut |batch, now, figures| {
             steer.frames(batch);
             steer.tick(now, figures);

@@ -3,7 +3,7 @@
 //! | part | noun |
 //! |---|---|
 //! | [`Config`] | what is wanted, checked before anything is opened |
-//! | `interface`, `refuse` | what is there, and whether that will do |
+//! | `refuse` | whether what is there will do |
 //! | [`Program`] | our XDP program (`bpf/`): which frames, to which socket, and how many |
 //! | `umem`, `held` | the frames: whose they are, and that nobody has one twice |
 //! | `batch` | descriptors → frames |
@@ -17,14 +17,12 @@
 mod batch;
 mod config;
 mod held;
-mod interface;
 mod program;
 mod refuse;
 mod sys;
 mod umem;
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -33,12 +31,12 @@ pub use program::{Program, ProgramConfig, Verdicts};
 pub use umem::Statistics;
 
 use super::live::{DropReason, LiveCapture, QueueCounts};
+use super::nic::{Interface, Promiscuous, Rights};
 use super::refuse::{error, unknown};
 use super::sys::{socket_error, wait_for_packet_paths, wait_readable};
 use super::{Capture, CaptureError};
 use crate::frame::Frame;
 use batch::Batch;
-use interface::Interface;
 use umem::{QueueMemory, Socket};
 
 /// How long a queue may be busy: a socket that was just closed gives it free only after a while.
@@ -72,7 +70,6 @@ pub struct AfXdp {
     // Dropped first: no frame is sent to a socket that is about to close.
     program: Arc<Mutex<Program>>,
     /// Of the interface; open as long as any of its captures is.
-    _promiscuous: Option<Arc<OwnedFd>>,
     socket: Socket,
     batch: Batch,
     interface: String,
@@ -83,6 +80,7 @@ pub struct AfXdp {
     mode: ModeInForce,
     multi_buffer: bool,
     config: Arc<Config>,
+    _promiscuous: Option<Arc<Promiscuous>>,
     life: Life,
 }
 
@@ -98,6 +96,22 @@ enum Life {
 }
 
 impl AfXdp {
+    /// Looks whether [`open`](Self::open) would refuse the interface as it is now, and changes nothing. Whether its driver runs
+    /// the program shows only when it is attached.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn check(interface: &str, config: &Config) -> Result<(), CaptureError> {
+        Self::look(interface, config).map(drop)
+    }
+
+    fn look(name: &str, config: &Config) -> Result<Interface, CaptureError> {
+        let found = Interface::find(name).map_err(|error| unknown(name, error))?;
+        let refusal = refuse::missing_rights(name, Rights::effective())
+            .or_else(|| refuse::unfit(name, &found, config));
+        refusal.map_or(Ok(found), Err)
+    }
+
     /// Opens `interface`: one capture for each socket of each queue, by queue and then by socket. Their frames are of
     /// interface number `id`.
     ///
@@ -109,10 +123,7 @@ impl AfXdp {
     /// [`CaptureError::Live`], with what to do about it; nothing is attached then.
     pub fn open(interface: &str, id: u16, config: &Config) -> Result<Vec<Self>, CaptureError> {
         let name = interface;
-        let found = Interface::find(name).map_err(|error| unknown(name, error))?;
-        if let Some(refusal) = refuse::missing_rights(name, effective_capabilities()) {
-            return Err(refusal);
-        }
+        let found = Self::look(name, config)?;
         let mut config = config.clone();
         let Bound { mut program, sockets, multi_buffer } = loop {
             let bound = Bound::new(name, &found, &config)?;
@@ -126,7 +137,7 @@ impl AfXdp {
             }
         };
         // A NIC hands on no frame to another host unless it is told to, and no program sees what it keeps.
-        let promiscuous = config.promiscuous.then(|| sys::promiscuous(found.index));
+        let promiscuous = config.promiscuous.then(|| Promiscuous::hold(found.index));
         let promiscuous =
             promiscuous.transpose().map_err(|error| refuse::not_promiscuous(name, error))?;
         // Last, so that the first frame already has where to go.
@@ -392,11 +403,4 @@ fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             result => return result,
         }
     }
-}
-
-/// The capabilities that this thread has; all of them, where the system does not tell, for it will say no itself.
-fn effective_capabilities() -> u64 {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let field = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    field.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX)
 }

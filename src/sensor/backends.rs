@@ -134,16 +134,6 @@ fn best<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, OpenError> {
     })
 }
 
-/// Receive queues of an interface; 1 where the system does not tell, for opening it says why.
-#[cfg(all(target_os = "linux", any(feature = "af-xdp", feature = "af-packet")))]
-fn queues(interface: &str) -> usize {
-    let Ok(entries) = std::fs::read_dir(format!("/sys/class/net/{interface}/queues")) else {
-        return 1;
-    };
-    let receives = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("rx-");
-    entries.flatten().filter(|entry| receives(&entry.file_name())).count().max(1)
-}
-
 /// Runs with what was opened; gives `run` back where nothing was.
 fn start<C: LiveCapture + Send + 'static, R: Run>(
     opened: Result<Vec<Vec<Opened<C>>>, CaptureError>,
@@ -194,9 +184,10 @@ fn deal<C>(workers: usize, interfaces: Vec<Vec<Opened<C>>>) -> Vec<Vec<Opened<C>
 mod af_xdp {
     use std::time::Duration;
 
-    use super::{OpenError, Opened, Run, Wanted, deal, queues, start, unfit};
+    use super::{OpenError, Opened, Run, Wanted, deal, start, unfit};
     use crate::capture::CaptureError;
     use crate::capture::af_xdp::{AfXdp, Config};
+    use crate::capture::nic::receive_queues;
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
         start(open(wanted), run)
@@ -205,7 +196,7 @@ mod af_xdp {
     fn open(wanted: &Wanted) -> Result<Vec<Vec<Opened<AfXdp>>>, CaptureError> {
         let mut interfaces = Vec::new();
         for (id, name) in wanted.interfaces.iter().enumerate() {
-            let queues = queues(name);
+            let queues = receive_queues(name);
             let workers = wanted.workers.unwrap_or(queues);
             let sockets = workers.div_ceil(queues);
             let mut config = Config::builder()
@@ -245,10 +236,11 @@ mod af_xdp {
 mod af_packet {
     use std::time::Duration;
 
-    use super::{OpenError, Opened, Run, Wanted, deal, queues, start, unfit, warn_of_nothing};
+    use super::{OpenError, Opened, Run, Wanted, deal, start, unfit, warn_of_nothing};
     use crate::capture::CaptureError;
     use crate::capture::af_packet::{AfPacket, Config, Fanout, FanoutMode, Instruction, link_type};
     use crate::capture::filter::Filter;
+    use crate::capture::nic::receive_queues;
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
         start(open(wanted), run)
@@ -258,7 +250,7 @@ mod af_packet {
     fn open(wanted: &Wanted) -> Result<Vec<Vec<Opened<AfPacket>>>, CaptureError> {
         let mut interfaces = Vec::new();
         for (id, name) in wanted.interfaces.iter().enumerate() {
-            let workers = wanted.workers.unwrap_or_else(|| queues(name));
+            let workers = wanted.workers.unwrap_or_else(|| receive_queues(name));
             let mut config = Config::builder();
             if wanted.interfaces.len() > 1 {
                 config = config.wait(Duration::ZERO);

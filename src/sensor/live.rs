@@ -10,14 +10,15 @@ use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use core_affinity::CoreId;
 use crossbeam_utils::CachePadded;
 
 use super::backends::{self, Opened, Run};
+use super::cores::Pinning;
 use super::direct::Direct;
 use super::http::{Listener, Readiness, Server};
 use super::ledger::Ledger;
 use super::options::LiveOptions;
+use super::ports;
 use super::privileges;
 use super::queues::Queues;
 use super::read::{ReadEnd, ReadLoop};
@@ -26,7 +27,6 @@ use super::run::{
     warn_of_uncovered_links,
 };
 use super::shard::{Board, QueueShard, ReaderShard};
-use super::steer::cores;
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
 use crate::capture::filter::Filter;
@@ -43,13 +43,19 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
     let outputs = open_outputs(&options.outputs)?;
     let summary_file = options.summary.as_deref().map(SummaryFile::create).transpose()?;
     let listener = options.metrics.map(Listener::bind).transpose()?;
+    let stop = Stop::new();
+    // What it sets is put back when it goes: after the queues are closed, and whatever ended the run.
+    let _ports = ports::prepare(options, &stop)?;
+    if let (Some(user), true) = (&options.user, options.tune) {
+        let dir = &options.state_dir;
+        user.take_over(dir).with_context(|| format!("{} cannot be given away", dir.display()))?;
+    }
     // From here on there are threads, which inherit what is left.
-    let needed = privileges::needed(options.wanted.backend);
+    let needed = privileges::needed(options.wanted.backend, options.tune);
     let kept = privileges::drop_to(needed, options.user.as_ref())?;
     tracing::info!("rights kept: {kept}");
     let mut sinks = start_sinks(outputs)?;
     let handles: Vec<_> = sinks.iter().map(Sink::handle).collect();
-    let stop = Stop::new();
     stop.on_signals(code_at_once, Some(move || handles.iter().for_each(SinkHandle::reopen)))
         .context("signals cannot be watched")?;
     let started = Instant::now();
@@ -151,7 +157,8 @@ impl Run for Launch<'_> {
             max_flows: options.tracker.max_flows.div_ceil(count.max(1)),
             ..options.tracker.clone()
         };
-        let cores = cores(count);
+        let near = ports::cores_near(&options.wanted.interfaces);
+        let pinning = Pinning::choose(count, options.cores.as_ref(), &near)?;
         let mut workers = Vec::with_capacity(count);
         for (number, queues) in of_workers.into_iter().enumerate() {
             let tracker = FlowTracker::new(options.extractor, tracker_config.clone())?;
@@ -160,7 +167,7 @@ impl Run for Launch<'_> {
             let shard = Arc::clone(&board.readers[number]);
             let worker = Worker {
                 number,
-                core: (!cores.is_empty()).then(|| cores[number % cores.len()]),
+                pinning: pinning.clone(),
                 queues,
                 reading: ReadLoop::new(
                     filter,
@@ -188,7 +195,7 @@ impl Run for Launch<'_> {
 /// A pinned thread's work.
 struct Worker<C> {
     number: usize,
-    core: Option<CoreId>,
+    pinning: Pinning,
     queues: Queues<C>,
     reading: ReadLoop,
     direct: Direct<FlowTracker<ByFiveTuple>>,
@@ -197,16 +204,8 @@ struct Worker<C> {
 
 impl<C: LiveCapture> Worker<C> {
     fn run(self) -> Done {
-        let Self { number, core, mut queues, mut reading, mut direct, shard } = self;
-        if let Some(core) = core
-            && !core_affinity::set_for_current(core)
-        {
-            tracing::warn!(
-                worker = number,
-                core = core.id,
-                "could not be pinned, the system moves it about"
-            );
-        }
+        let Self { number, pinning, mut queues, mut reading, mut direct, shard } = self;
+        pinning.pin(number);
         let mut end = reading.run(&mut queues, &mut direct, Queues::position);
         if end.stopped {
             if let Err(error) = queues.stop() {

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 
+use super::cores::Pinning;
 use super::direct::{Direct, Tracking};
 use super::http::{Listener, Readiness, Server};
 use super::input::{StoppableInput, Stopped};
@@ -118,16 +119,28 @@ fn read(
     let filter = options.filter.take();
     let mut reading = ReadLoop::new(filter, pacer, stop.clone(), board.clone(), Arc::clone(&shard));
     let tracks = Tracks::new(options, board)?;
+    let asked = options.cores.as_ref();
+    let pinning = match &tracks {
+        // One thread that reads and tracks is left alone, unless it is told where to be.
+        Tracks::Here(_) | Tracks::HereWithStreams(_) if asked.is_none() => Pinning::default(),
+        _ => Pinning::choose(options.workers, asked, &[])?,
+    };
     if let Some(server) = server {
         server.set_readiness(Readiness::Reading);
     }
     let end = match tracks {
-        Tracks::Here(direct) => run_here(&mut reading, &mut capture, *direct),
-        Tracks::HereWithStreams(direct) => run_here(&mut reading, &mut capture, *direct),
+        Tracks::Here(direct) => {
+            pinning.pin(0);
+            run_here(&mut reading, &mut capture, *direct)
+        }
+        Tracks::HereWithStreams(direct) => {
+            pinning.pin(0);
+            run_here(&mut reading, &mut capture, *direct)
+        }
         Tracks::Steered(workers) => {
             let timeout_ns = duration_ns(options.tracker.fragment_timeout);
             let ingest = Ingest::new(options.extractor, options.tracker.max_datagrams, timeout_ns);
-            let mut steer = Steer::start(ingest, workers)?;
+            let mut steer = Steer::start(ingest, workers, &pinning)?;
             let end = reading.run(&mut capture, &mut steer, position);
             let now: Timestamp = reading.now();
             steer.finish(now, reading.figures())?;

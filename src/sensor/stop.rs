@@ -25,6 +25,24 @@ struct Shared {
     /// What is closed when it is raised.
     bells: Mutex<Vec<UnixStream>>,
     changed: Condvar,
+    last: LastThings,
+}
+
+/// What is done before the process ends at once.
+#[derive(Default)]
+struct LastThings(Mutex<Vec<Box<dyn FnOnce() + Send>>>);
+
+impl std::fmt::Debug for LastThings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LastThings")
+    }
+}
+
+impl LastThings {
+    fn run(&self) {
+        let things = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        things.into_iter().for_each(|last| last());
+    }
 }
 
 impl Stop {
@@ -54,6 +72,7 @@ impl Stop {
                 }
                 if stop.shared.signalled.swap(true, Ordering::SeqCst) {
                     tracing::warn!(signal, "second signal: ending at once, records may be lost");
+                    stop.shared.last.run();
                     std::process::exit(code_at_once);
                 }
                 tracing::info!(signal, "signal: draining; once more ends at once");
@@ -61,6 +80,12 @@ impl Stop {
             }
         })?;
         Ok(())
+    }
+
+    /// For what must not be left undone even then: done before a second signal ends the process.
+    pub fn before_exit_at_once(&self, last: impl FnOnce() + Send + 'static) {
+        let mut things = self.shared.last.0.lock().unwrap_or_else(PoisonError::into_inner);
+        things.push(Box::new(last));
     }
 
     /// Raises it and wakes whoever waits.

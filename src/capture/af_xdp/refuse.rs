@@ -3,22 +3,17 @@
 use std::io::{self, ErrorKind};
 
 use super::config::{Config, Mode};
-use super::interface::Interface;
 use crate::capture::CaptureError;
+use crate::capture::nic::{Capability, Interface, Rights};
 use crate::capture::refuse::{error, refusal};
 
 /// Bytes of a frame beside what the MTU counts: an Ethernet header and two tags.
 const LINK_BYTES: u32 = 14 + 2 * 4;
 
-/// The capabilities that it takes; `effective` is the set that this thread has.
-pub(super) fn missing_rights(name: &str, effective: u64) -> Option<CaptureError> {
-    const SYS_ADMIN: u32 = 21;
-    /// CAP_PERFMON because a program without it may not move a packet pointer by what it read: the walk over headers does.
-    const NEEDED: [(&str, u32); 4] =
-        [("CAP_NET_RAW", 13), ("CAP_NET_ADMIN", 12), ("CAP_BPF", 39), ("CAP_PERFMON", 38)];
-    let has = |bit: u32| effective >> bit & 1 == 1;
-    let missing = NEEDED.iter().filter(|(_, bit)| !(has(*bit) || *bit >= 38 && has(SYS_ADMIN)));
-    let missing: Vec<_> = missing.map(|(label, _)| *label).collect();
+/// The capabilities that it takes, of those that this thread has.
+pub(super) fn missing_rights(name: &str, rights: Rights) -> Option<CaptureError> {
+    let needed = [Capability::NET_RAW, Capability::NET_ADMIN, Capability::BPF, Capability::PERFMON];
+    let missing = rights.missing(&needed);
     if missing.is_empty() {
         return None;
     }
@@ -165,6 +160,15 @@ pub(super) fn not_bound(
     error(name, what, system, mend)
 }
 
+/// What to do when the interface does not take frames to others.
+pub(super) fn not_promiscuous(name: &str, system: io::Error) -> CaptureError {
+    let mend = match system.raw_os_error() {
+        Some(libc::EPERM) => "give CAP_NET_RAW",
+        _ => "do without (promiscuous), where frames to this host alone are wanted",
+    };
+    error(name, "making the interface promiscuous", system, mend)
+}
+
 /// What to do when the program does not load.
 pub(super) fn not_loaded(name: &str, system: io::Error) -> CaptureError {
     let mend = match system.raw_os_error() {
@@ -172,12 +176,6 @@ pub(super) fn not_loaded(name: &str, system: io::Error) -> CaptureError {
         _ => "capture it by AF_PACKET; a kernel of 5.9 or newer should load it, please report this",
     };
     error(name, "loading the XDP program", system, mend)
-}
-
-/// What to do when the interface keeps to its own frames.
-pub(super) fn not_promiscuous(name: &str, system: io::Error) -> CaptureError {
-    let what = "making the interface take frames to all hosts";
-    error(name, what, system, "capture it by AF_PACKET, or without promiscuous mode")
 }
 
 /// What to do when the program cannot be attached.
@@ -205,7 +203,8 @@ mod tests {
     #[test]
     fn each_missing_capability_is_named() {
         let all = 1 << 13 | 1 << 12 | 1 << 39 | 1 << 38;
-        let text = |effective| missing_rights("eth9", effective).map(|error| error.to_string());
+        let text =
+            |bits| missing_rights("eth9", Rights::from_bits(bits)).map(|error| error.to_string());
         assert_eq!(text(all), None);
         assert_eq!(text(1 << 13 | 1 << 12 | 1 << 21), None, "CAP_SYS_ADMIN contains both");
         let one = text(1 << 12 | 1 << 39 | 1 << 38).expect("one is missing");

@@ -1,6 +1,8 @@
 //! Capabilities and users of Linux.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 use rustix::io::Errno;
 use rustix::process::{Gid, Uid};
@@ -33,6 +35,14 @@ impl User {
             Err(error) => Err(format!("the user database cannot be read: {error}")),
         }
     }
+
+    /// Makes a directory theirs, so that they can remove what is in it.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn take_over(&self, directory: &Path) -> io::Result<()> {
+        std::os::unix::fs::chown(directory, Some(self.uid), Some(self.gid))
+    }
 }
 
 /// A right that could not be given up.
@@ -43,9 +53,10 @@ pub struct PrivilegeError {
     error: Errno,
 }
 
-/// What a backend's interfaces take to be opened.
-pub fn needed(backend: Backend) -> CapabilitySet {
-    match backend {
+/// What a backend's interfaces take to be opened, and, where they were `tuned`, to be put back.
+pub fn needed(backend: Backend, tuned: bool) -> CapabilitySet {
+    let to_put_back = if tuned { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
+    let to_open = match backend {
         Backend::AfPacket | Backend::Pcap => CapabilitySet::NET_RAW,
         Backend::AfXdp | Backend::Auto => {
             CapabilitySet::NET_RAW
@@ -54,7 +65,8 @@ pub fn needed(backend: Backend) -> CapabilitySet {
                 | CapabilitySet::PERFMON
                 | CapabilitySet::IPC_LOCK
         }
-    }
+    };
+    to_open | to_put_back
 }
 
 /// What is left.
@@ -117,9 +129,9 @@ mod tests {
 
     #[test]
     fn rights_are_named_as_capabilities_7_does() {
-        assert_eq!(Kept(needed(Backend::AfPacket)).to_string(), "CAP_NET_RAW");
+        assert_eq!(Kept(needed(Backend::AfPacket, false)).to_string(), "CAP_NET_RAW");
         assert_eq!(Kept(CapabilitySet::empty()).to_string(), "none");
-        let all = Kept(needed(Backend::Auto)).to_string();
+        let all = Kept(needed(Backend::Auto, false)).to_string();
         for name in ["CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON", "CAP_IPC_LOCK"] {
             assert!(all.contains(name), "{all}");
         }

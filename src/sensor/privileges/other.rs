@@ -11,6 +11,14 @@ impl User {
     pub fn find(_: &str) -> Result<Self, String> {
         Err("only on Linux: start it as that user".to_owned())
     }
+
+    /// Never happens.
+    ///
+    /// # Errors
+    /// Never.
+    pub fn take_over(&self, _: &std::path::Path) -> std::io::Result<()> {
+        match *self {}
+    }
 }
 
 /// Never happens.
@@ -18,7 +26,7 @@ impl User {
 pub enum PrivilegeError {}
 
 /// Nothing is told apart.
-pub fn needed(_: Backend) {}
+pub fn needed(_: Backend, _: bool) {}
 
 /// What is left: all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
