@@ -34,6 +34,7 @@ pub mod ports;
 #[cfg(not(target_os = "linux"))]
 #[path = "sensor/ports_off.rs"]
 pub mod ports;
+pub mod post;
 pub mod privileges;
 pub mod progress;
 pub mod queues;
@@ -46,3 +47,4 @@ pub mod steer;
 pub mod stop;
 pub mod summary;
 pub mod telemetry;
+pub mod watch;

@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`, on a thread of its own.
 //!
 //! Contract: a scrape costs the packet path nothing; `/healthz` says that the process lives,
-//! `/readyz` says 200 while it reads or holds and 503 before, after and when reading failed.
+//! `/readyz` says 200 while it reads or holds and 503 before, after, when reading failed, and while a worker stands still.
 
 use std::io;
 use std::net::SocketAddr;
@@ -166,5 +166,13 @@ async fn metrics(Shared(served): Shared<Arc<Served>>) -> impl IntoResponse {
 }
 
 async fn ready(Shared(served): Shared<Arc<Served>>) -> impl IntoResponse {
-    Readiness::answer(served.readiness.load(Ordering::Relaxed))
+    match served.telemetry.stalled_worker() {
+        Some(worker) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("worker {worker} stands still\n"))
+        }
+        None => {
+            let (code, text) = Readiness::answer(served.readiness.load(Ordering::Relaxed));
+            (code, text.to_owned())
+        }
+    }
 }

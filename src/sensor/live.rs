@@ -12,7 +12,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use crossbeam_utils::CachePadded;
 
-use super::backends::{self, Opened, Run};
+use super::backends::{self, Again, Opened, Run};
 use super::cores::Pinning;
 use super::direct::Direct;
 use super::http::{Listener, Readiness, Server};
@@ -29,6 +29,7 @@ use super::run::{
 use super::shard::{Board, QueueShard, ReaderShard};
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
+use super::watch::{Seat, Watch, WatchEnd};
 use crate::capture::filter::Filter;
 use crate::capture::live::LiveCapture;
 use crate::export::sink::SinkHandle;
@@ -60,7 +61,7 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
         .context("signals cannot be watched")?;
     let started = Instant::now();
     let launch = Launch { options, stop: stop.clone(), sinks: &sinks, listener };
-    let Launched { board, server, workers } = backends::open(&options.wanted, launch)??;
+    let Launched { board, server, workers, watch } = backends::open(&options.wanted, launch)??;
     if let Some(server) = &server {
         server.set_readiness(Readiness::Reading);
     }
@@ -80,18 +81,28 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
             }
         }
     }
+    // Workers may also end because every output failed.
+    stop.raise();
+    let Ok(watched) = watch.join() else {
+        anyhow::bail!("the watch panicked: please report it");
+    };
     sinks.iter_mut().for_each(Sink::finish);
 
     let figures = board.figures();
     let ledger = Ledger::at_end(&figures);
     // A signal is how a live run ends.
     let outcome = match outcome(&figures, &ledger, &end, &stop) {
+        Outcome::Interrupted | Outcome::Complete if watched.is_away => Outcome::CaptureBroken,
         Outcome::Interrupted => Outcome::Complete,
         outcome => outcome,
     };
     let facts = RunFacts {
         outcome: outcome.label(),
-        errors: end.errors.iter().map(ToString::to_string).collect(),
+        errors: watched
+            .interruptions
+            .into_iter()
+            .chain(end.errors.iter().map(ToString::to_string))
+            .collect(),
         files: 0,
         elapsed: started.elapsed(),
         links: &links,
@@ -119,6 +130,7 @@ struct Launched {
     board: Board,
     server: Option<Server>,
     workers: Vec<JoinHandle<Done>>,
+    watch: JoinHandle<WatchEnd>,
 }
 
 /// What a worker leaves.
@@ -133,21 +145,29 @@ impl Run for Launch<'_> {
     fn run<C: LiveCapture + Send + 'static>(
         self,
         captures: Vec<Vec<Opened<C>>>,
+        again: Again<C>,
     ) -> anyhow::Result<Launched> {
         let options = self.options;
         let count = captures.len();
         let named = |sink: &Sink| (sink.name().to_owned(), sink.handle());
         let mut board = Board::new(count, count, self.sinks.iter().map(named).collect());
         let mut of_workers = Vec::with_capacity(count);
+        let (mut seats, mut posts) = (Vec::new(), Vec::with_capacity(count));
         for (worker, captures) in captures.into_iter().enumerate() {
             let mut queues = Vec::with_capacity(captures.len());
-            for Opened { capture, interface, queue } in captures {
+            for (slot, Opened { capture, interface, queue }) in captures.into_iter().enumerate() {
                 tracing::info!(worker, "{}", capture.description());
+                let port = options.wanted.interfaces.iter().position(|name| *name == interface);
+                let port = port.unwrap_or_default();
+                seats.push(Seat { port, queue: queue.clone(), worker, slot });
                 let shard = Arc::new(CachePadded::new(QueueShard::new(interface, queue)));
                 board.queues.push(Arc::clone(&shard));
                 queues.push((capture, shard));
             }
-            of_workers.push(Queues::new(queues));
+            let (post, pulse) = (Arc::default(), Arc::default());
+            posts.push(Arc::clone(&post));
+            board.pulses.push(Arc::clone(&pulse));
+            of_workers.push(Queues::new(queues, post, pulse));
         }
         // Only now is it known how many queues there are to have metrics.
         let server = self.listener.map(|listener| serve(listener, &board)).transpose()?;
@@ -188,7 +208,14 @@ impl Run for Launch<'_> {
                 })?;
             workers.push(thread);
         }
-        Ok(Launched { board, server, workers })
+        let watch =
+            Watch::new(options.wanted.interfaces.clone(), seats, posts, &board.pulses, again);
+        let stop = self.stop;
+        let watch = std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || watch.run(&stop))
+            .context("the watch could not be started")?;
+        Ok(Launched { board, server, workers, watch })
     }
 }
 

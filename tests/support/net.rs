@@ -36,7 +36,8 @@ pub fn namespace(queues: u32) -> bool {
         skip(&format!("no veth pair can be made: {error}"));
         return false;
     }
-    for name in [PORT, PEER] {
+    // The loopback interface, for what is served there.
+    for name in ["lo", PORT, PEER] {
         ip(&format!("link set {name} up"));
     }
     true

@@ -150,9 +150,9 @@ mod tests {
         let with = |bits| complaint(System { rights: Rights::from_bits(bits), ..root() });
         assert_eq!(with(0).0, Severity::Warning);
         assert!(with(0).1.contains("no CAP_NET_RAW"));
-        let (severity, text) = with(1 << 13 | 1 << 12 | 1 << 14);
+        let (severity, text) = with(1 << 13 | 1 << 12 | 1 << 14 | 1 << 38);
         assert_eq!((severity, text.as_str()), (Severity::Note, "rights: no CAP_BPF"));
-        let (severity, text) = with(1 << 13 | 1 << 12 | 1 << 39);
+        let (severity, text) = with(1 << 13 | 1 << 12 | 1 << 39 | 1 << 38);
         assert_eq!((severity, text.as_str()), (Severity::Note, "locked memory: 8 MiB"));
     }
 
