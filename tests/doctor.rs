@@ -360,6 +360,10 @@ fn workers_are_where_they_were_told_to_be() {
         let text = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.code() == Some(2) && text.contains(message), "{cores}: {text}");
     }
+    let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/captures/http.pcap");
+    let out = run(&["replay", capture, "--cores", &last]);
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && text.contains(&format!("runs on core {last}")), "{text}");
     let out = run(&["live", "-i", PORT, "--workers", "2", "--cores", &last]);
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.code() == Some(2) && text.contains("1 of the 2 cores"), "{text}");
