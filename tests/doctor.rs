@@ -334,13 +334,18 @@ fn workers_are_where_they_were_told_to_be() {
     let ours = std::fs::read_to_string("/proc/thread-self/status").expect("our own");
     let last = allowed(&ours).rsplit(['-', ',']).next().expect("a core").to_owned();
     let live = Live::start(&["--backend", "af-packet", "--cores", &last]);
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", live.0.id())).expect("threads");
-    let statuses =
-        tasks.flatten().filter_map(|task| std::fs::read_to_string(task.path().join("status")).ok());
-    let workers: Vec<_> =
-        statuses.filter(|status| status.starts_with("Name:\tworker-0\n")).collect();
-    let [worker] = &workers[..] else { panic!("{} workers", workers.len()) };
-    assert_eq!(allowed(worker), last);
+    let worker = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", live.0.id())).expect("threads");
+        let status =
+            |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("status")).ok();
+        tasks.flatten().filter_map(status).find(|status| status.starts_with("Name:\tworker-0\n"))
+    };
+    // It starts after the server, and pins itself first of all.
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while worker().is_none_or(|status| allowed(&status) != last) {
+        assert!(Instant::now() < deadline, "{:?} is not on core {last}", worker());
+        std::thread::sleep(Duration::from_millis(5));
+    }
     live.signal(libc::SIGTERM);
     let (_, messages) = live.end();
     assert!(messages.contains(&format!("the worker runs on core {last}")), "{messages}");
@@ -355,6 +360,10 @@ fn workers_are_where_they_were_told_to_be() {
         let text = String::from_utf8_lossy(&out.stderr);
         assert!(out.status.code() == Some(2) && text.contains(message), "{cores}: {text}");
     }
+    let capture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/captures/http.pcap");
+    let out = run(&["replay", capture, "--cores", &last]);
+    let text = String::from_utf8_lossy(&out.stderr);
+    assert!(out.status.success() && text.contains(&format!("runs on core {last}")), "{text}");
     let out = run(&["live", "-i", PORT, "--workers", "2", "--cores", &last]);
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.code() == Some(2) && text.contains("1 of the 2 cores"), "{text}");

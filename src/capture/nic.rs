@@ -10,8 +10,8 @@
 //! | [`Rights`] | capabilities of this thread |
 //!
 //! Contract: reading changes nothing. What a driver does not tell is an answer ([`Untold`]) and never an error. Lengths that
-//! the kernel names are bounded before memory is taken for them. Nothing is read from `/sys/class/net`, which shows the network
-//! namespace that it was mounted in, not ours.
+//! the kernel names are bounded before memory is taken for them. `/sys/class/net` shows the
+//! network namespace that it was mounted in, which may not be ours: it is asked for the one thing that nobody else tells.
 
 mod ethtool;
 mod features;

@@ -60,6 +60,8 @@ impl Interface {
             && let queues @ 1.. = channels.receive()
         {
             found.queues = queues;
+        } else if let Some(queues) = queues_listed(name, index) {
+            found.queues = queues;
         }
         Ok(found)
     }
@@ -108,6 +110,19 @@ impl Interface {
             self.addresses.push(Ipv6Addr::from(v6).into());
         }
     }
+}
+
+/// Queues that `/sys/class/net` lists, for drivers that do not tell: those in use. It may be that of another network namespace
+/// and is believed where the number of the interface agrees.
+fn queues_listed(name: &str, index: u32) -> Option<u32> {
+    let folder = format!("/sys/class/net/{name}");
+    let listed = std::fs::read_to_string(format!("{folder}/ifindex")).ok()?;
+    if listed.trim().parse() != Ok(index) {
+        return None;
+    }
+    let entries = std::fs::read_dir(format!("{folder}/queues")).ok()?.flatten();
+    let queues = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with("rx-"));
+    u32::try_from(queues.count()).ok().filter(|queues| *queues > 0)
 }
 
 /// Every interface of this network namespace: its name, and whether it is a loopback.
@@ -163,7 +178,8 @@ mod tests {
     fn the_loopback_interface_is_what_it_is() {
         let found = Interface::find("lo").expect("every namespace has it");
         assert!(!found.is_ethernet && found.index != 0 && found.mtu > 1500, "{found:?}");
-        assert_eq!(found.program, None);
+        assert_eq!((found.program, found.queues), (None, 1));
+        assert_eq!(queues_listed("lo", found.index + 1), None, "another one of that name");
     }
 
     #[test]

@@ -406,14 +406,21 @@ mod tests {
             // What lies behind is for longer inputs than there are.
             let toeplitz = Toeplitz::new(key.first_chunk::<KEY_LEN>().unwrap());
             let steering = Steering::new(queues as usize);
-            for port in 0..2000 {
+            for number in 0..2000u16 {
+                let [high, low] = number.to_be_bytes();
+                let (src, dst, version, skip) = if number % 2 == 0 {
+                    (Addr::v4([192, 0, 2, low]), Addr::v4([198, 51, 100, 7]), IpVersion::V4, 12)
+                } else {
+                    let src = [0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low];
+                    (Addr(src), Addr([7; 16]), IpVersion::V6, 0)
+                };
                 let there = FiveTuple {
-                    src: Addr::v4([192, 0, 2, port as u8]),
-                    dst: Addr::v4([198, 51, 100, 7]),
-                    src_port: 1024 + port,
+                    src,
+                    dst,
+                    src_port: 1024 + number,
                     dst_port: 443,
                     proto: IpProto::TCP,
-                    version: IpVersion::V4,
+                    version,
                     scope: Default::default(),
                 };
                 let (key, _): (FlowKey, _) = there.canonical();
@@ -422,7 +429,7 @@ mod tests {
                     (there.dst, there.src, [there.dst_port, there.src_port]),
                 ] {
                     let ports = ports.iter().flat_map(|port| port.to_be_bytes());
-                    let header = src.0[12..].iter().chain(&dst.0[12..]).copied().chain(ports);
+                    let header = src.0[skip..].iter().chain(&dst.0[skip..]).copied().chain(ports);
                     let hash = toeplitz.hash(&header.collect::<Vec<_>>());
                     let queue = table[hash as usize % table.len()];
                     assert_eq!(queue as usize, steering.worker(&key), "{queues} of {entries}");
