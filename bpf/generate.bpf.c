@@ -152,8 +152,13 @@ int generate(struct xdp_md *ctx)
 	if (!state->task)
 		state->task = bpf_get_current_pid_tgid();
 	if (imix) {
-		__u32 wanted = mix[state->attempted % MIX];
+		__u32 at = (__u32)state->attempted % MIX, wanted;
 
+		/* Or the compiler knows better than to check, and the verifier does not. */
+		asm volatile("" : "+r"(at));
+		if (at >= MIX)
+			return XDP_ABORTED;
+		wanted = mix[at];
 		/* The kernel gives it back its length before the next run. */
 		if (bpf_xdp_adjust_tail(ctx, (int)wanted - (int)frame_bytes))
 			return XDP_ABORTED;
