@@ -14,6 +14,8 @@ SEND_PATIENCE_S = 30
 # A generator that is this much below what was asked has reached its own limit.
 SLACK = 0.98
 TRIALS_MAX = 40
+# Below this part of what came through in overload no further rate is tried: the receiver loses at every one.
+FLOOR = 0.01
 # What a frame takes on the wire beside its bytes with FCS: preamble, start, gap.
 WIRE_OVERHEAD_BYTES = 20
 MIX_BYTES = (7 * 64 + 4 * 594 + 1518) / 12
@@ -92,7 +94,7 @@ class Bench:
                 napi_before = sum(map(testbed.cpu_seconds, threads))
                 cpu_before = testbed.cpu_seconds(receiver.process.pid)
                 sent = self.send(receiver, load, rate, seconds)
-                time.sleep(self.bed.settle_s)
+                time.sleep(self.bed.settle_s + receiver.settle_s)
                 receiver.before_end(self.bed)
                 napi = sum(map(testbed.cpu_seconds, threads)) - napi_before
                 cpu = testbed.cpu_seconds(receiver.process.pid) - cpu_before
@@ -187,7 +189,10 @@ class Bench:
         if first.lost_percent <= self.options.loss:
             low, limit = first.rate, "generator"
         rate = min(overload, 0.99 * first.rate)
+        floor = FLOOR * overload
         while limit == "receiver" and high - low > self.options.resolution / 100 * high and trials < TRIALS_MAX:
+            if high < floor:
+                break
             trial, passed = self.lossless(receiver, load, int(rate))
             trials += 1
             if passed:
