@@ -13,6 +13,8 @@ import testbed
 SEND_PATIENCE_S = 30
 # A generator that is this much below what was asked has reached its own limit.
 SLACK = 0.98
+# So often it is given another chance: a machine that is not quiet may have kept it from its core.
+REPEATS_MAX = 2
 TRIALS_MAX = 40
 # Below this part of what came through in overload no further rate is tried: the receiver loses at every one.
 FLOOR = 0.01
@@ -174,12 +176,17 @@ class Bench:
         return json.loads(told)
 
     def lossless(self, receiver, load, rate):
-        """The first trial without loss of as many as are allowed, else the last one."""
+        """The first trial without loss of as many as are allowed, else the last one. One in which the generator was kept
+        from its rate says nothing, and is repeated."""
         for _ in range(self.options.tries):
-            trial = self.trial(receiver, load, rate, self.options.seconds)
-            if trial.lost_percent <= self.options.loss:
-                return trial, True
-        return trial, False
+            for _ in range(1 + REPEATS_MAX):
+                trial = self.trial(receiver, load, rate, self.options.seconds)
+                passed = trial.lost_percent <= self.options.loss
+                if not passed or trial.rate >= SLACK * rate:
+                    break
+            if passed:
+                break
+        return trial, passed
 
     def search(self, receiver, load):
         """Binary search between nothing and what the generator can, beginning at what came through of that."""
