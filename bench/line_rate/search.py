@@ -136,6 +136,9 @@ class Bench:
         faults = list(received.faults)
         if sent["attempted"] != sent["taken"] + sent["refused"]:
             faults.append(f"{sent['attempted']} sent off, {sent['taken']} taken and {sent['refused']} refused by the port")
+        if receiver.missed and not trial.loss:
+            # In overload there may be no processor left for it.
+            faults.append("its metrics could not be had in time")
         if receiver.ours:
             if received.offered != sent["taken"]:
                 faults.append(f"{sent['taken']} frames went in, the receiver was offered {received.offered}")
