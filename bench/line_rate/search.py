@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import testbed
 
 # Sending may take half as long again as planned, and starting takes some time.
-SEND_PATIENCE_S = 30
+SEND_PATIENCE_S = 10
 # A generator that is this much below what was asked has reached its own limit.
 SLACK = 0.98
 # So often it is given another chance: a machine that is not quiet may have kept it from its core.

@@ -30,6 +30,10 @@ const FRACTION: u64 = 1 << 16;
 const LOOK: Duration = Duration::from_millis(2);
 /// The kernel runs the program on so many frames before it lets the rest of the processor's work be done.
 const BATCH: u32 = 64;
+/// Runs of the program in one call: about a tenth of a second. The clock is looked at after each, so that a thread that is never
+/// interrupted ends all the same. With the most that a call takes, one of real-time priority sent for minutes, because whoever
+/// was to stop it never had a processor.
+const RUNS: u32 = 1 << 20;
 
 /// Which lengths the frames have, without FCS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,21 +169,28 @@ impl Generator {
         let (states, cores) = (&self.states, &self.plan.cores);
         let stop = AtomicBool::new(false);
         let ids: Vec<_> = cores.iter().map(|_| AtomicI32::new(0)).collect();
+        let is_over = || -> io::Result<bool> {
+            let told = stop.load(Ordering::Relaxed) || Instant::now() >= deadline;
+            Ok(told || sum(states)?.attempted >= wanted)
+        };
         std::thread::scope(|scope| {
             let start = |(&core, id)| {
-                let (frame, stop) = (&frame, &stop);
-                scope.spawn(move || send(program, core, frame, stop, id))
+                let (frame, is_over) = (&frame, &is_over);
+                scope.spawn(move || send(program, core, frame, is_over, id))
             };
             let threads: Vec<_> = cores.iter().zip(&ids).map(start).collect();
             let mut result = Ok(());
             while threads.iter().all(|thread| !thread.is_finished()) {
-                let sent = sum(states).map(|sent| sent.attempted);
-                if Instant::now() >= deadline || !matches!(sent, Ok(sent) if sent < wanted) {
-                    result = sent.map(drop);
-                    break;
+                match is_over() {
+                    Ok(false) => std::thread::sleep(LOOK),
+                    Ok(true) => break,
+                    Err(error) => {
+                        result = Err(error);
+                        break;
+                    }
                 }
-                std::thread::sleep(LOOK);
             }
+            // At once, and not only at the end of a call.
             stop.store(true, Ordering::Relaxed);
             // A signal that comes before the call that it is to end would be lost: until each has ended.
             while threads.iter().any(|thread| !thread.is_finished()) {
@@ -200,21 +211,21 @@ impl Generator {
     }
 }
 
-/// One thread: the program on live frames, again and again until it is told to stop.
+/// One thread: the program on live frames, again and again until it is over.
 fn send(
     program: &Xdp,
     core: u32,
     frame: &[u8],
-    stop: &AtomicBool,
+    is_over: &(impl Fn() -> io::Result<bool> + Sync),
     id: &AtomicI32,
 ) -> io::Result<()> {
     // SAFETY: the call takes no pointer.
     id.store(unsafe { libc::gettid() }, Ordering::Relaxed);
     pin(core)?;
-    while !stop.load(Ordering::Relaxed) {
+    while !is_over()? {
         let options = TestRunOptions {
             data_in: Some(frame),
-            repeat: u32::MAX,
+            repeat: RUNS,
             attrs: TestRunAttrs::new().xdp_live_frames(BATCH),
             ..TestRunOptions::new()
         };
