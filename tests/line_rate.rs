@@ -99,6 +99,28 @@ fn generated_frames_have_the_sizes_flows_and_checksums_that_were_asked_for() {
 }
 
 #[test]
+fn at_full_rate_a_run_ends_in_time_and_what_finds_no_room_is_counted() {
+    if !namespace(1) {
+        return;
+    }
+    let config = Config::builder().frames(4096).rx_ring(2048).build().expect("valid");
+    let mut capture = AfXdp::open(PORT, 0, &config).expect("open").remove(0);
+    let mut plan = plan(Size::Bytes(60), 1000, 1, Duration::from_millis(300));
+    plan.rate = None;
+    let start = Instant::now();
+    let sent = send(&plan);
+    assert!(start.elapsed() < PATIENCE, "{:?}", start.elapsed());
+    // Far more than the ring has room for, and nobody reads: all but that is lost, and told.
+    assert!(sent.taken > 4096, "{sent:?}");
+    capture.stop().expect("stopped");
+    while capture.with_batch(|_| ()).expect("frames").is_some() {}
+    let counts = capture.counts().expect("counts");
+    assert_eq!(counts.offered, sent.taken, "{sent:?}");
+    assert_eq!(counts.delivered + counts.dropped_total(), sent.taken, "{counts:?}");
+    assert!(counts.dropped_total() > 0 && counts.delivered > 0, "{counts:?}");
+}
+
+#[test]
 fn a_plan_that_cannot_be_is_refused() {
     let refused = |change: &dyn Fn(&mut Plan)| {
         let mut plan = plan(Size::Bytes(60), 100, 1000, Duration::from_secs(1));
