@@ -77,9 +77,10 @@ def panel(found, sizes, backend):
     for number, (name, colour, dashes, points) in enumerate(lines):
         known = [(x(size), y(points[size])) for size in sizes if size in points]
         style = f'stroke="{colour}" stroke-width="2" fill="none"' + (f' stroke-dasharray="{dashes}"' if dashes else "")
-        # A peer is measured at some sizes only: points that are not neighbours are not joined.
-        if len(known) == len(sizes):
-            parts.append(f'<polyline {style} points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in known)}"/>')
+        # A peer is measured at some sizes only: points that are not neighbours are not joined, and the mix is nobody's neighbour.
+        plain = [size for size in sizes if size != "imix"]
+        if all(size in points for size in plain):
+            parts.append(f'<polyline {style} points="{" ".join(f"{x(size):.1f},{y(points[size]):.1f}" for size in plain)}"/>')
         parts += [f'<circle cx="{a:.1f}" cy="{b:.1f}" r="3.5" fill="{colour}"/>' for a, b in known]
         at = TOP + 6 + 18 * number
         parts.append(f'<path {style} d="M{WIDTH - RIGHT + 15} {at}h28"/>')
