@@ -4,6 +4,7 @@
 
 #[path = "support/wire.rs"]
 mod frames;
+#[allow(dead_code, reason = "shared with other tests, which use other parts of it")]
 #[path = "support/net.rs"]
 mod net;
 #[cfg(feature = "sensor")]
