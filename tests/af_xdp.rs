@@ -16,7 +16,7 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use flowscope::capture::af_xdp::{AfXdp, Builder, Config, Mode, ModeInForce};
+use flowscope::capture::af_xdp::{AfXdp, Builder, BusyPoll, Config, Mode, ModeInForce};
 use flowscope::capture::live::{DropReason, LiveCapture, QueueCounts};
 use flowscope::capture::{Capture, CaptureError};
 use xsk_rs::config::{LibxdpFlags, SocketConfig, UmemConfig};
@@ -107,6 +107,61 @@ fn every_frame_of_the_captures_arrives_byte_for_byte() {
         let verdicts = capture.verdicts().expect("verdicts");
         assert_eq!((verdicts.seen, verdicts.redirected), (counts.offered, counts.offered));
     }
+}
+
+/// Sockets of this process that have their driver polled with this budget.
+fn polling_sockets(budget: u32) -> usize {
+    let option = |fd: i32, name: i32| {
+        let (mut value, mut bytes) = (0u32, size_of::<u32>() as libc::socklen_t);
+        // SAFETY: value and length live until the call returns, and the value has that length.
+        let got = unsafe {
+            let to = (&raw mut value).cast();
+            libc::getsockopt(fd, libc::SOL_SOCKET, name, to, &raw mut bytes)
+        };
+        (got == 0).then_some(value)
+    };
+    let listing = std::fs::read_dir("/proc/self/fd").expect("descriptors").flatten();
+    let numbers = listing.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let polls = |fd: &i32| {
+        option(*fd, libc::SO_DOMAIN) == Some(libc::AF_XDP as u32)
+            && option(*fd, libc::SO_PREFER_BUSY_POLL) == Some(1)
+            && option(*fd, libc::SO_BUSY_POLL) == Some(200)
+            && option(*fd, libc::SO_BUSY_POLL_BUDGET) == Some(budget)
+    };
+    numbers.filter(polls).count()
+}
+
+/// On veth nothing is polled by it: the options are taken and the way of a frame stays as it was. So this says that no frame is
+/// lost or comes twice, and nothing about speed.
+#[test]
+fn with_busy_polling_every_frame_arrives_byte_for_byte_as_well() {
+    if !namespace(1) {
+        return;
+    }
+    // A budget that no other test has.
+    let busy_poll = Some(BusyPoll { micros: 200, budget: 37 });
+    for mode in [Mode::Native, Mode::Generic] {
+        let mut capture = open_one(small().mode(mode).busy_poll(busy_poll));
+        assert_eq!(polling_sockets(37), 1);
+        let text = capture.description();
+        assert!(text.contains(", busy polling for 200 µs, 37 frames at a time"), "{text}");
+        let frames = frames::of_captures(1514);
+        send_and_compare(&mut capture, &frames);
+        let (left, counts) = finish(&mut capture);
+        assert_eq!((left, counts.offered), (0, frames.len() as u64), "{mode:?}");
+        assert_eq!((counts.delivered, counts.dropped_total()), (counts.offered, 0));
+    }
+    // Of several sockets each has it.
+    let mut captures = open(small().sockets_per_queue(2).busy_poll(busy_poll));
+    assert_eq!(polling_sockets(37), 2);
+    let start = Instant::now();
+    let batch = captures[1].with_batch(|batch| batch.len()).expect("no error");
+    assert_eq!(batch, Some(0));
+    let waited = start.elapsed();
+    assert!(waited >= Duration::from_millis(15), "it polled and did not wait: {waited:?}");
+    drop(captures);
+    assert_eq!(polling_sockets(37), 0);
+    assert!(!open_one(small()).description().contains("busy polling"));
 }
 
 #[test]

@@ -627,6 +627,26 @@ fn without_rights_the_missing_capability_is_named() {
 }
 
 #[test]
+fn busy_polling_is_said_and_loses_no_frame() {
+    if !namespace(1) {
+        return;
+    }
+    let scratch = Scratch::new("busy-poll");
+    let sum = scratch.path("summary.json");
+    let live =
+        Live::start(&["-i", PORT, "--backend", "af-xdp", "--busy-poll", "70", "--summary", &sum]);
+    assert!(live.said(", busy polling for 70 µs, 64 frames at a time"), "{}", live.text());
+    let sender = Sender::new(PEER);
+    (0..500).for_each(|n| sender.send(&wire::udp(n as u16, n, 100)).expect("sent"));
+    live.signal(libc::SIGTERM);
+    let (code, messages) = live.end();
+    assert_eq!(code, Some(0), "{messages}");
+    let summary = json(&sum);
+    balanced(&summary);
+    assert_eq!(sums(&summary), (500, 500, 0));
+}
+
+#[test]
 fn what_cannot_be_captured_is_refused_by_name() {
     let refusal = |arguments: &[&str]| {
         let run = flowscope(&["live"]).args(arguments).output().expect("it runs");
@@ -646,6 +666,13 @@ fn what_cannot_be_captured_is_refused_by_name() {
     assert!(code == Some(1) && message.contains("one capture for each interface"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--filter", &["port 1"; 200].join(" or ")]);
     assert!(code == Some(2) && message.contains("at most 512 are taken"), "{message}");
+    for backend in ["auto", "af-packet", "pcap"] {
+        let (code, message) = refusal(&["-i", "eth9", "--backend", backend, "--busy-poll", "50"]);
+        let found = format!("--busy-poll with --backend {backend}: it is of af-xdp alone");
+        assert!(code == Some(2) && message.contains(&found), "{message}");
+    }
+    let (code, message) = refusal(&["-i", "eth9", "--backend", "af-xdp", "--busy-poll", "0"]);
+    assert!(code == Some(2) && message.contains("1..=10000"), "{message}");
     let (code, message) = refusal(&[]);
     assert!(code == Some(2) && message.contains("--interface"), "{message}");
     for backend in ["auto", "af-xdp", "af-packet", "pcap"] {

@@ -26,7 +26,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-pub use config::{Builder, Config, ConfigError, Mode};
+pub use config::{Builder, BusyPoll, Config, ConfigError, Mode};
 pub use program::{Program, ProgramConfig, Verdicts};
 pub use umem::Statistics;
 
@@ -204,9 +204,30 @@ impl AfXdp {
         error(&self.interface, what, system, "please report this")
     }
 
+    /// Has the driver polled until there are frames, or for as long as was asked for. Whether some came. Where the driver has
+    /// nothing that could be polled, this looks at the ring over and over, by system calls that do nothing.
+    fn poll_driver(&mut self, BusyPoll { micros, .. }: BusyPoll) -> bool {
+        // Who waits for nothing has other queues to look at.
+        let long = Duration::from_micros(micros.into()).min(self.config.wait);
+        let start = Instant::now();
+        loop {
+            sys::wake_up(self.socket.fd());
+            if self.batch.receive(&mut self.socket) {
+                return true;
+            }
+            if start.elapsed() >= long {
+                return false;
+            }
+        }
+    }
+
     /// Waits for frames, as long as the configuration says. Whether some came.
     fn wait(&mut self) -> io::Result<bool> {
-        if !self.config.spin.is_zero() {
+        if let Some(busy_poll) = self.config.busy_poll {
+            if self.poll_driver(busy_poll) {
+                return Ok(true);
+            }
+        } else if !self.config.spin.is_zero() {
             let start = Instant::now();
             while start.elapsed() < self.config.spin {
                 (0..32).for_each(|_| std::hint::spin_loop());
@@ -266,6 +287,10 @@ impl Bound {
             for number in 0..config.sockets_per_queue {
                 let socket = patiently(|| memory.bind(name, queue, config.kernel_time))
                     .map_err(|error| refuse::not_bound(name, queue, config, error))?;
+                if let Some(busy_poll) = config.busy_poll {
+                    sys::set_busy_poll(socket.fd(), busy_poll)
+                        .map_err(|error| refuse::no_busy_poll(name, queue, busy_poll, error))?;
+                }
                 let mode = match config.mode {
                     Mode::Generic => Ok(ModeInForce::Generic),
                     _ => sys::is_zero_copy(socket.fd()).map(|zero_copy| {
@@ -357,12 +382,22 @@ impl LiveCapture for AfXdp {
 
     fn description(&self) -> String {
         let Config {
-            frames, frame_bytes, rx_ring, sockets_per_queue, huge_pages, promiscuous, ..
+            frames,
+            frame_bytes,
+            rx_ring,
+            sockets_per_queue,
+            huge_pages,
+            promiscuous,
+            busy_poll,
+            ..
         } = *self.config;
+        let polled = busy_poll.map(|BusyPoll { micros, budget }| {
+            format!(", busy polling for {micros} µs, {budget} frames at a time")
+        });
         let mebibytes = self.config.queue_bytes().div_ceil(1 << 20);
         format!(
             "{} queue {} socket {} of {sockets_per_queue}: AF_XDP, {}{}, {frames} frames of {frame_bytes} bytes \
-             ({mebibytes} MiB{}), ring of {rx_ring}{}",
+             ({mebibytes} MiB{}), ring of {rx_ring}{}{}",
             self.interface,
             self.queue,
             self.number,
@@ -373,6 +408,7 @@ impl LiveCapture for AfXdp {
             },
             if self.multi_buffer { ", long frames in several buffers" } else { "" },
             if huge_pages { " in huge pages" } else { "" },
+            polled.unwrap_or_default(),
             if promiscuous { ", promiscuous" } else { "" },
         )
     }

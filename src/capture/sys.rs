@@ -84,7 +84,7 @@ pub(super) fn option(fd: BorrowedFd<'_>, level: libc::c_int, name: libc::c_int) 
 }
 
 /// Sets an option of a socket that is a number.
-#[cfg(feature = "pcap-live")]
+#[cfg(any(feature = "pcap-live", feature = "af-xdp"))]
 pub(super) fn set_option(
     fd: BorrowedFd<'_>,
     level: libc::c_int,

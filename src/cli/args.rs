@@ -257,6 +257,14 @@ pub struct LiveArgs {
     #[arg(long, help_heading = "Frames")]
     pub take_traffic: bool,
 
+    /// Poll the driver for so long before sleeping, instead of waiting for its interrupts: 1 to 10000. Only with
+    /// --backend af-xdp.
+    ///
+    /// The worker then does the driver's work on its own core (Linux 5.11). Interrupts are put off only where the port's
+    /// napi_defer_hard_irqs and gro_flush_timeout say so, which are left as they are.
+    #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Frames")]
+    pub busy_poll: Option<u32>,
+
     /// Set the ports for capturing, and put them back at the end.
     ///
     /// GRO and LRO off; the NIC's ring as long as it can be; pause frames off; for AF_XDP also VLAN offload off,

@@ -4,7 +4,7 @@ use super::args::{CommonArgs, DoctorArgs, LiveArgs, ReplayArgs, Workers};
 use crate::capture::filter::{Filter, FilterError};
 use crate::flow::config::ConfigError;
 use crate::flow::{ByFiveTuple, TrackerConfig};
-use crate::sensor::backends::Wanted;
+use crate::sensor::backends::{Backend, Wanted};
 use crate::sensor::cores::CoreError;
 use crate::sensor::options::{DoctorOptions, LiveOptions, Output, ReplayOptions};
 
@@ -35,6 +35,19 @@ pub enum UsageError {
         max_flows: usize,
         /// Workers.
         workers: usize,
+    },
+    /// What only one backend has, with another one.
+    #[error(
+        "{option} with --backend {}: it is of {} alone: add --backend {}, or leave out {option}",
+        found.label(), only.label(), only.label()
+    )]
+    OfAnotherBackend {
+        /// What was asked for.
+        option: &'static str,
+        /// Whose it is.
+        only: Backend,
+        /// What is to capture.
+        found: Backend,
     },
     /// Streams where only descriptors travel.
     #[error(
@@ -125,12 +138,20 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
             return Err(UsageError::InterfaceTwice(name.clone()));
         }
     }
+    let backend = args.backend.into();
+    let of_one = [("--busy-poll", args.busy_poll.is_some(), Backend::AfXdp)];
+    for (option, is_wanted, only) in of_one {
+        if is_wanted && backend != only {
+            return Err(UsageError::OfAnotherBackend { option, only, found: backend });
+        }
+    }
     Ok(LiveOptions {
         wanted: Wanted {
             interfaces: args.interfaces,
-            backend: args.backend.into(),
+            backend,
             workers,
             take_traffic: args.take_traffic,
+            busy_poll_micros: args.busy_poll,
             filter: args.common.filter.clone(),
         },
         tune: args.tune,

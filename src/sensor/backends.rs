@@ -44,6 +44,8 @@ pub struct Wanted {
     pub workers: Option<usize>,
     /// Whether frames may be taken from the host's own stack.
     pub take_traffic: bool,
+    /// For how many microseconds AF_XDP polls the driver before it sleeps; `None` leaves that to interrupts.
+    pub busy_poll_micros: Option<u32>,
     /// Which frames are wanted, for backends that can say so in the kernel: an expression that compiles. What they let through
     /// is filtered again.
     pub filter: Option<String>,
@@ -205,7 +207,7 @@ mod af_xdp {
 
     use super::{OpenError, Opened, Run, Wanted, start, unfit};
     use crate::capture::CaptureError;
-    use crate::capture::af_xdp::{AfXdp, Config};
+    use crate::capture::af_xdp::{AfXdp, BusyPoll, Config};
     use crate::capture::nic::receive_queues;
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
@@ -217,8 +219,12 @@ mod af_xdp {
         let queues = receive_queues(name);
         let workers = wanted.workers.unwrap_or(queues);
         let sockets = workers.div_ceil(queues);
-        let mut config =
-            Config::builder().sockets_per_queue(sockets as u32).take_traffic(wanted.take_traffic);
+        let budget = BusyPoll::BUDGET_USUAL;
+        let busy_poll = wanted.busy_poll_micros.map(|micros| BusyPoll { micros, budget });
+        let mut config = Config::builder()
+            .sockets_per_queue(sockets as u32)
+            .take_traffic(wanted.take_traffic)
+            .busy_poll(busy_poll);
         if wanted.interfaces.len() > 1 || queues > workers {
             // A worker with several captures waits for all of them together.
             config = config.wait(Duration::ZERO).spin(Duration::ZERO);

@@ -25,6 +25,9 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// Longest spin. More is a core burnt for nothing.
 const SPIN_MAX: Duration = Duration::from_millis(10);
 
+/// Longest busy poll at a time: as for the spin.
+const BUSY_POLL_MICROS_MAX: u32 = 10_000;
+
 /// How frames come from the driver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Mode {
@@ -37,6 +40,21 @@ pub enum Mode {
     Copy,
     /// Behind the driver, on socket buffers, with any driver: slower than AF_PACKET.
     Generic,
+}
+
+/// Polling a driver from the thread that reads, instead of by interrupts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BusyPoll {
+    /// How long the driver is polled, over and over, before the thread sleeps: up to 10 000, and never longer than the
+    /// [wait](Builder::wait). At least once.
+    pub micros: u32,
+    /// Frames that the driver may hand on in one poll.
+    pub budget: u16,
+}
+
+impl BusyPoll {
+    /// The budget that the kernel itself polls drivers with.
+    pub const BUDGET_USUAL: u16 = 64;
 }
 
 /// A configuration that was checked. Made by [`Config::builder`].
@@ -56,6 +74,7 @@ pub struct Config {
     pub(super) promiscuous: bool,
     pub(super) wait: Duration,
     pub(super) spin: Duration,
+    pub(super) busy_poll: Option<BusyPoll>,
 }
 
 impl Config {
@@ -78,6 +97,7 @@ impl Config {
                 promiscuous: true,
                 wait: Duration::from_millis(100),
                 spin: Duration::from_micros(50),
+                busy_poll: None,
             },
         }
     }
@@ -204,6 +224,15 @@ impl Builder {
         self
     }
 
+    /// Whether the driver is polled by the thread that reads (`SO_PREFER_BUSY_POLL`, Linux 5.11) and not by interrupts; takes
+    /// the place of the spin. It is the driver's own core that this spares, so that it pays where the driver and the reader share one.
+    /// Interrupts go on until they are put off: `napi_defer_hard_irqs` and `gro_flush_timeout` of the interface, which are left as
+    /// they are. Drivers without a poll of their own take the options, and nothing else changes.
+    pub fn busy_poll(mut self, busy_poll: Option<BusyPoll>) -> Self {
+        self.config.busy_poll = busy_poll;
+        self
+    }
+
     /// Checks it all.
     ///
     /// # Errors
@@ -239,6 +268,15 @@ impl Builder {
         }
         if c.spin > SPIN_MAX {
             return out_of("microseconds to spin", c.spin.as_micros() as u64, 0, 10_000);
+        }
+        if let Some(BusyPoll { micros, budget }) = c.busy_poll {
+            if !(1..=BUSY_POLL_MICROS_MAX).contains(&micros) {
+                let max = BUSY_POLL_MICROS_MAX.into();
+                return out_of("microseconds of busy polling", micros.into(), 1, max);
+            }
+            if budget == 0 {
+                return out_of("frames for one busy poll", 0, 1, u16::MAX.into());
+            }
         }
         Ok(c)
     }
@@ -329,5 +367,13 @@ mod tests {
             refused(new().wait(Duration::from_secs(61))),
             "61000 milliseconds to wait: choose 0 to 60000"
         );
+        let busy = |micros, budget| new().busy_poll(Some(BusyPoll { micros, budget }));
+        for micros in [0, 10_001] {
+            assert_eq!(
+                refused(busy(micros, 64)),
+                format!("{micros} microseconds of busy polling: choose 1 to 10000")
+            );
+        }
+        assert_eq!(refused(busy(50, 0)), "0 frames for one busy poll: choose 1 to 65535");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 
-use super::config::{Config, Mode};
+use super::config::{BusyPoll, Config, Mode};
 use crate::capture::CaptureError;
 use crate::capture::nic::{Capability, Interface, Rights};
 use crate::capture::refuse::{error, refusal};
@@ -160,6 +160,27 @@ pub(super) fn not_bound(
     error(name, what, system, mend)
 }
 
+/// What to do when a socket is not to poll its driver.
+pub(super) fn no_busy_poll(
+    name: &str,
+    queue: u32,
+    busy_poll: BusyPoll,
+    system: io::Error,
+) -> CaptureError {
+    let BusyPoll { micros, budget } = busy_poll;
+    let what = format!("queue {queue}: busy polling for {micros} µs, {budget} frames at a time");
+    let mend = match system.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "give CAP_NET_ADMIN, of the machine and not of a user namespace alone; or do without busy polling"
+        }
+        Some(libc::ENOPROTOOPT) => {
+            "it takes a kernel of 5.11 or newer, built with CONFIG_NET_RX_BUSY_POLL; or do without busy polling"
+        }
+        _ => "do without busy polling; please report this",
+    };
+    error(name, what, system, mend)
+}
+
 /// What to do when the interface does not take frames to others.
 pub(super) fn not_promiscuous(name: &str, system: io::Error) -> CaptureError {
     let mend = match system.raw_os_error() {
@@ -214,6 +235,21 @@ mod tests {
             none.contains("no CAP_NET_RAW and no CAP_NET_ADMIN and no CAP_BPF and no CAP_PERFMON;"),
             "{none}"
         );
+    }
+
+    #[test]
+    fn busy_polling_that_is_refused_says_what_it_takes() {
+        let refused = |code| {
+            let busy_poll = BusyPoll { micros: 50, budget: 64 };
+            no_busy_poll("eth9", 3, busy_poll, io::Error::from_raw_os_error(code)).to_string()
+        };
+        assert_eq!(
+            refused(libc::EPERM),
+            "eth9: queue 3: busy polling for 50 µs, 64 frames at a time: Operation not permitted (os error 1); give \
+             CAP_NET_ADMIN, of the machine and not of a user namespace alone; or do without busy polling"
+        );
+        let old = refused(libc::ENOPROTOOPT);
+        assert!(old.contains("kernel of 5.11 or newer"), "{old}");
     }
 
     #[test]
