@@ -109,8 +109,8 @@ fn every_frame_of_the_captures_arrives_byte_for_byte() {
     }
 }
 
-/// Sockets of this process that have their driver polled with this budget.
-fn polling_sockets(budget: u32) -> usize {
+/// Sockets of this process that have their driver polled for so long. The kernel does not tell the budget.
+fn polling_sockets(micros: u32) -> usize {
     let option = |fd: i32, name: i32| {
         let (mut value, mut bytes) = (0u32, size_of::<u32>() as libc::socklen_t);
         // SAFETY: value and length live until the call returns, and the value has that length.
@@ -125,8 +125,7 @@ fn polling_sockets(budget: u32) -> usize {
     let polls = |fd: &i32| {
         option(*fd, libc::SO_DOMAIN) == Some(libc::AF_XDP as u32)
             && option(*fd, libc::SO_PREFER_BUSY_POLL) == Some(1)
-            && option(*fd, libc::SO_BUSY_POLL) == Some(200)
-            && option(*fd, libc::SO_BUSY_POLL_BUDGET) == Some(budget)
+            && option(*fd, libc::SO_BUSY_POLL) == Some(micros)
     };
     numbers.filter(polls).count()
 }
@@ -138,13 +137,13 @@ fn with_busy_polling_every_frame_arrives_byte_for_byte_as_well() {
     if !namespace(1) {
         return;
     }
-    // A budget that no other test has.
-    let busy_poll = Some(BusyPoll { micros: 200, budget: 37 });
+    // A time that no other test has.
+    let busy_poll = Some(BusyPoll { micros: 237, budget: 37 });
     for mode in [Mode::Native, Mode::Generic] {
         let mut capture = open_one(small().mode(mode).busy_poll(busy_poll));
-        assert_eq!(polling_sockets(37), 1);
+        assert_eq!(polling_sockets(237), 1);
         let text = capture.description();
-        assert!(text.contains(", busy polling for 200 µs, 37 frames at a time"), "{text}");
+        assert!(text.contains(", busy polling for 237 µs, 37 frames at a time"), "{text}");
         let frames = frames::of_captures(1514);
         send_and_compare(&mut capture, &frames);
         let (left, counts) = finish(&mut capture);
@@ -153,14 +152,14 @@ fn with_busy_polling_every_frame_arrives_byte_for_byte_as_well() {
     }
     // Of several sockets each has it.
     let mut captures = open(small().sockets_per_queue(2).busy_poll(busy_poll));
-    assert_eq!(polling_sockets(37), 2);
+    assert_eq!(polling_sockets(237), 2);
     let start = Instant::now();
     let batch = captures[1].with_batch(|batch| batch.len()).expect("no error");
     assert_eq!(batch, Some(0));
     let waited = start.elapsed();
     assert!(waited >= Duration::from_millis(15), "it polled and did not wait: {waited:?}");
     drop(captures);
-    assert_eq!(polling_sockets(37), 0);
+    assert_eq!(polling_sockets(237), 0);
     assert!(!open_one(small()).description().contains("busy polling"));
 }
 
