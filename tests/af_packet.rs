@@ -14,7 +14,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use flowscope::capture::Capture;
-use flowscope::capture::af_packet::{AfPacket, Builder, Config, Fanout, FanoutMode, Instruction};
+use flowscope::capture::af_packet::{
+    AfPacket, Builder, Config, Fanout, FanoutMode, Instruction, Times,
+};
 use flowscope::capture::live::LiveCapture;
 
 use net::{PEER, PORT, Sender, drop_capabilities, ip, namespace};
@@ -192,6 +194,27 @@ fn a_frame_has_the_time_at_which_it_came() {
     if namespace(1) {
         suite::frames_have_the_time_at_which_they_came(open(small()));
     }
+}
+
+/// Whose NICs stamp frames is not to be had here: what they do is tested on blocks and on made-up NICs.
+#[test]
+fn the_times_of_a_nic_that_is_none_are_refused_and_nothing_is_left_open() {
+    if !namespace(1) {
+        return;
+    }
+    let text = refusal(small().times(Times::Hardware), PORT);
+    assert_eq!(
+        text,
+        "fscap0: the NIC's own time is asked for, of every frame: it has no NIC that stamps what it receives; \
+         take the kernel's time; `ethtool -T fscap0` shows what a NIC can (receive filter modes: all)"
+    );
+    assert!(ip(&format!("-d link show {PORT}")).contains("promiscuity 0 "), "a socket was left");
+    let mut capture = open(small().times(Times::Kernel));
+    assert!(!capture.description().contains("the NIC's own times"));
+    Sender::new(PEER).send(&wire::udp(1, 1, 100)).expect("sent");
+    assert_eq!(read(&mut capture, 1).len(), 1);
+    // It was asked for the kernel's.
+    assert_eq!((capture.without_hardware_time(), capture.remark()), (0, None));
 }
 
 #[test]

@@ -666,11 +666,21 @@ fn what_cannot_be_captured_is_refused_by_name() {
     assert!(code == Some(1) && message.contains("one capture for each interface"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--filter", &["port 1"; 200].join(" or ")]);
     assert!(code == Some(2) && message.contains("at most 512 are taken"), "{message}");
-    for backend in ["auto", "af-packet", "pcap"] {
-        let (code, message) = refusal(&["-i", "eth9", "--backend", backend, "--busy-poll", "50"]);
-        let found = format!("--busy-poll with --backend {backend}: it is of af-xdp alone");
-        assert!(code == Some(2) && message.contains(&found), "{message}");
+    let of_one: [(&[&str], &str, [&str; 3]); 2] = [
+        (&["--busy-poll", "50"], "af-xdp", ["auto", "af-packet", "pcap"]),
+        (&["--hardware-times"], "af-packet", ["auto", "af-xdp", "pcap"]),
+    ];
+    for (option, only, others) in of_one {
+        for backend in others {
+            let (code, message) =
+                refusal(&[&["-i", "eth9", "--backend", backend], option].concat());
+            let found = format!("{} with --backend {backend}: it is of {only} alone", option[0]);
+            assert!(code == Some(2) && message.contains(&found), "{message}");
+        }
     }
+    let lo = ["-i", "lo", "--backend", "af-packet", "--hardware-times"];
+    let (code, message) = refusal(&lo);
+    assert!(code == Some(1) && message.contains("`ethtool -T lo` shows"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--backend", "af-xdp", "--busy-poll", "0"]);
     assert!(code == Some(2) && message.contains("1..=10000"), "{message}");
     let (code, message) = refusal(&[]);

@@ -22,10 +22,11 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-pub use config::{Builder, Config, ConfigError, Fanout, FanoutMode};
+pub use config::{Builder, Config, ConfigError, Fanout, FanoutMode, Times};
 
 pub use super::bpf::Instruction;
 use super::live::{DropReason, LiveCapture, QueueCounts};
+use super::nic::{HardwareTimes, Nic};
 use super::refuse::{error, unknown};
 use super::sys::{
     hardware_type, interface_index, socket_error, wait_for_packet_paths, wait_readable,
@@ -47,6 +48,7 @@ pub struct AfPacket {
     ring: Ring,
     interface: String,
     config: Config,
+    _times: Option<HardwareTimes>,
     life: Life,
     /// Why it ended, until that was told.
     failure: Option<io::Error>,
@@ -78,6 +80,12 @@ impl AfPacket {
             return Err(refusal);
         }
         interface_index(name).map_err(|error| unknown(name, error))?;
+        if config.times == Times::Hardware {
+            let nic = Nic::open(name).map_err(|error| unknown(name, error))?;
+            if let Some(refusal) = refuse::no_stamps(name, nic.stamps()) {
+                return Err(refusal);
+            }
+        }
         let mut socket = PacketSocket::new().map_err(|error| refuse::no_socket(name, error))?;
         let memory = socket.ring(config).map_err(|error| refuse::no_ring(name, config, error))?;
         // The filter is a gate: shut until all is ready, so that the socket has no frame twice, once for itself before it joins its
@@ -93,6 +101,13 @@ impl AfPacket {
         if let Some(fanout) = config.fanout {
             socket.join(fanout).map_err(|error| refuse::not_joined(name, fanout, error))?;
         }
+        let times = match config.times {
+            Times::Kernel => None,
+            Times::Hardware => {
+                let held = socket.take_hardware_times().and_then(|()| HardwareTimes::hold(name));
+                Some(held.map_err(|error| refuse::not_stamped(name, error))?)
+            }
+        };
         gate::let_in(socket.as_fd(), &config.filter)
             .map_err(|error| refuse::no_filter(name, config.filter.len(), error))?;
         Ok(Self {
@@ -100,11 +115,20 @@ impl AfPacket {
             socket,
             interface: name.to_owned(),
             config: config.clone(),
+            _times: times,
             life: Life::Open,
             failure: None,
             offered: 0,
             ring_full: 0,
         })
+    }
+
+    /// Frames handed out with the kernel's time although the NIC's was asked for.
+    pub fn without_hardware_time(&self) -> u64 {
+        match self.config.times {
+            Times::Kernel => 0,
+            Times::Hardware => self.ring.delivered - self.ring.by_hardware,
+        }
     }
 
     /// Adds up what the kernel counted since the last look: it counts from 0 again after each, in 32 bits.
@@ -219,21 +243,36 @@ impl LiveCapture for AfPacket {
     }
 
     fn description(&self) -> String {
-        let Config { block_bytes, blocks, retire, promiscuous, fanout, filter, .. } = &self.config;
+        let Config { block_bytes, blocks, retire, promiscuous, fanout, filter, times, .. } =
+            &self.config;
         let group =
             fanout.map(|Fanout { group, mode }| format!(", fanout group {group} by {mode}"));
         let instructions =
             (!filter.is_empty()).then(|| format!(", filter of {} instructions", filter.len()));
         format!(
-            "{}: AF_PACKET, ring of {} MiB ({blocks} blocks of {} KiB, given after {} ms){}{}{}",
+            "{}: AF_PACKET, ring of {} MiB ({blocks} blocks of {} KiB, given after {} ms){}{}{}{}",
             self.interface,
             self.config.ring_bytes().div_ceil(1 << 20),
             block_bytes >> 10,
             retire.as_millis(),
             if *promiscuous { ", promiscuous" } else { "" },
+            match times {
+                Times::Kernel => "",
+                Times::Hardware => ", the NIC's own times",
+            },
             instructions.unwrap_or_default(),
             group.unwrap_or_default(),
         )
+    }
+
+    fn remark(&self) -> Option<String> {
+        let (without, delivered) = (self.without_hardware_time(), self.ring.delivered);
+        (without > 0).then(|| {
+            format!(
+                "{}: {without} of {delivered} frames came without the NIC's time and have the kernel's",
+                self.interface
+            )
+        })
     }
 }
 

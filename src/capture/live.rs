@@ -23,6 +23,11 @@ pub trait LiveCapture: Capture {
 
     /// What it turned out to be, for people: backend, mode in force, sizes of its rings.
     fn description(&self) -> String;
+
+    /// What is to be known of the frames that it handed out, for people: that not all of them are as was asked for.
+    fn remark(&self) -> Option<String> {
+        None
+    }
 }
 
 /// Why a frame that was offered was not delivered.

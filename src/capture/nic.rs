@@ -6,6 +6,7 @@
 //! | [`Nic`] | its driver, asked and told by ethtool's ioctls |
 //! | [`Rss`], [`Features`] | what is of variable length there |
 //! | [`Interface`] | what the kernel itself knows: flags, addresses, programs (rtnetlink) |
+//! | [`HardwareTimes`] | times by the NIC itself, for as long as somebody holds them |
 //! | [`Promiscuous`] | frames to others, for as long as somebody holds it |
 //! | [`Rights`] | capabilities of this thread |
 //!
@@ -20,6 +21,7 @@ mod netlink;
 mod promiscuous;
 mod rights;
 mod rss;
+mod stamping;
 
 use std::io;
 
@@ -29,6 +31,7 @@ pub use interface::Interface;
 pub use promiscuous::Promiscuous;
 pub use rights::{Capability, Rights};
 pub use rss::{Rss, round_robin};
+pub use stamping::{HardwareTimes, Stamping, Stamps};
 
 /// Why a driver's answer is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -249,7 +249,8 @@ pub struct LiveArgs {
     /// Go on as this user, once outputs are open.
     ///
     /// Of the rights it was started with, those that it takes to open a port are kept in any case and no others:
-    /// CAP_NET_RAW, and for AF_XDP CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK.
+    /// CAP_NET_RAW, and for AF_XDP CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK; and CAP_NET_ADMIN to put back what
+    /// --tune or --hardware-times set.
     #[arg(long, value_name = "NAME", value_parser = User::find, help_heading = "Operation")]
     pub user: Option<User>,
 
@@ -264,6 +265,13 @@ pub struct LiveArgs {
     /// napi_defer_hard_irqs and gro_flush_timeout say so, which are left as they are.
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Frames")]
     pub busy_poll: Option<u32>,
+
+    /// Frames have the NIC's own time. Only with --backend af-packet, and a NIC that can stamp every frame.
+    ///
+    /// The NIC is told to, and put back at the end; that takes CAP_NET_ADMIN, unless it does so already. Its clock is the host's
+    /// only where something keeps it so: phc2sys, say.
+    #[arg(long, help_heading = "Frames")]
+    pub hardware_times: bool,
 
     /// Set the ports for capturing, and put them back at the end.
     ///

@@ -139,7 +139,10 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
         }
     }
     let backend = args.backend.into();
-    let of_one = [("--busy-poll", args.busy_poll.is_some(), Backend::AfXdp)];
+    let of_one = [
+        ("--busy-poll", args.busy_poll.is_some(), Backend::AfXdp),
+        ("--hardware-times", args.hardware_times, Backend::AfPacket),
+    ];
     for (option, is_wanted, only) in of_one {
         if is_wanted && backend != only {
             return Err(UsageError::OfAnotherBackend { option, only, found: backend });
@@ -152,6 +155,7 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
             workers,
             take_traffic: args.take_traffic,
             busy_poll_micros: args.busy_poll,
+            hardware_times: args.hardware_times,
             filter: args.common.filter.clone(),
         },
         tune: args.tune,

@@ -46,6 +46,8 @@ pub struct Wanted {
     pub take_traffic: bool,
     /// For how many microseconds AF_XDP polls the driver before it sleeps; `None` leaves that to interrupts.
     pub busy_poll_micros: Option<u32>,
+    /// Whether frames are to have the NIC's own time, by AF_PACKET.
+    pub hardware_times: bool,
     /// Which frames are wanted, for backends that can say so in the kernel: an expression that compiles. What they let through
     /// is filtered again.
     pub filter: Option<String>,
@@ -258,7 +260,9 @@ mod af_packet {
 
     use super::{OpenError, Opened, Run, Wanted, start, unfit, warn_of_nothing};
     use crate::capture::CaptureError;
-    use crate::capture::af_packet::{AfPacket, Config, Fanout, FanoutMode, Instruction, link_type};
+    use crate::capture::af_packet::{
+        AfPacket, Config, Fanout, FanoutMode, Instruction, Times, link_type,
+    };
     use crate::capture::filter::Filter;
     use crate::capture::nic::receive_queues;
 
@@ -278,6 +282,9 @@ mod af_packet {
             // A group of our own: numbers are those of the network namespace.
             let group = (std::process::id() as u16).wrapping_add(id as u16);
             config = config.fanout(Some(Fanout { group, mode: FanoutMode::Hash }));
+        }
+        if wanted.hardware_times {
+            config = config.times(Times::Hardware);
         }
         if let Some(program) = in_kernel(wanted, name)? {
             config = config.filter(program);

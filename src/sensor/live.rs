@@ -52,7 +52,8 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
         user.take_over(dir).with_context(|| format!("{} cannot be given away", dir.display()))?;
     }
     // From here on there are threads, which inherit what is left.
-    let needed = privileges::needed(options.wanted.backend, options.tune);
+    let is_put_back = options.tune || options.wanted.hardware_times;
+    let needed = privileges::needed(options.wanted.backend, is_put_back);
     let kept = privileges::drop_to(needed, options.user.as_ref())?;
     tracing::info!("rights kept: {kept}");
     let mut sinks = start_sinks(outputs)?;

@@ -53,7 +53,9 @@ impl<C: LiveCapture> Queue<C> {
     fn close(&mut self) {
         self.look();
         self.before = self.counts;
-        self.capture = None;
+        if let Some(remark) = self.capture.take().and_then(|capture| capture.remark()) {
+            tracing::warn!("{remark}");
+        }
     }
 }
 

@@ -56,6 +56,8 @@ pub(super) struct Record<'block> {
     pub ts: Timestamp,
     /// The tag included.
     pub wire_len: u32,
+    /// Whether the time is the NIC's own; the kernel's otherwise.
+    pub by_hardware: bool,
     pub data: &'block [u8],
 }
 
@@ -149,8 +151,11 @@ fn read(own: &mut [u8]) -> Option<Record<'_>> {
     if from < HEADER_BYTES || until > own.len() {
         return None;
     }
-    let mut record =
-        Record { ts: Timestamp::new(seconds.into(), nanoseconds), wire_len, data: &[] };
+    let ts = Timestamp::new(seconds.into(), nanoseconds);
+    // Without it, the time is that at which the driver handed the frame on (`TP_STATUS_TS_SOFTWARE`), or that at which it came
+    // to the ring (neither).
+    let by_hardware = status & libc::TP_STATUS_TS_RAW_HARDWARE != 0;
+    let mut record = Record { ts, wire_len, by_hardware, data: &[] };
     if let Some((tag, found)) = tag {
         record.wire_len = wire_len.saturating_add(TAG_BYTES as u32);
         // Cut before the tag: what is there of it is as it was on the wire.
@@ -173,20 +178,22 @@ fn read(own: &mut [u8]) -> Option<Record<'_>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proptest::prelude::*;
 
     use super::*;
 
     /// A frame as a block has it.
-    struct Laid {
-        data: Vec<u8>,
-        wire_len: u32,
-        tag: Option<(u16, u16)>,
+    pub(in super::super) struct Laid {
+        pub(in super::super) data: Vec<u8>,
+        pub(in super::super) wire_len: u32,
+        pub(in super::super) tag: Option<(u16, u16)>,
+        /// Of its status, the bits that say whose time it has.
+        pub(in super::super) time: u32,
     }
 
     /// A block as the kernel would lay it out, of 64 KiB.
-    fn block(frames: &[Laid]) -> Vec<u8> {
+    pub(in super::super) fn block(frames: &[Laid]) -> Vec<u8> {
         let mut block = vec![0; 1 << 16];
         let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
         put(BLOCK_FRAMES.start, &(frames.len() as u32).to_ne_bytes());
@@ -202,24 +209,25 @@ mod tests {
             put(at + CAPTURED.start, &(frame.data.len() as u32).to_ne_bytes());
             put(at + ON_WIRE.start, &frame.wire_len.to_ne_bytes());
             put(at + DATA.start, &(from as u16).to_ne_bytes());
+            let mut status = libc::TP_STATUS_USER | frame.time;
             if let Some((tag, tag_type)) = frame.tag {
-                let mut status = libc::TP_STATUS_VLAN_VALID;
+                status |= libc::TP_STATUS_VLAN_VALID;
                 if tag_type != 0 {
                     status |= libc::TP_STATUS_VLAN_TPID_VALID;
                 }
-                put(at + STATUS.start, &status.to_ne_bytes());
                 put(at + TAG.start, &u32::from(tag).to_ne_bytes());
                 put(at + TAG_TYPE.start, &tag_type.to_ne_bytes());
             }
+            put(at + STATUS.start, &status.to_ne_bytes());
             put(at + from, &frame.data);
             at += bytes;
         }
         block
     }
 
-    fn plain(bytes: usize) -> Laid {
+    pub(in super::super) fn plain(bytes: usize) -> Laid {
         let data: Vec<u8> = (0..bytes).map(|n| n as u8).collect();
-        Laid { wire_len: bytes as u32, data, tag: None }
+        Laid { wire_len: bytes as u32, data, tag: None, time: 0 }
     }
 
     /// Reads a block to its end, `frames_max` at a time: length on the wire and bytes of each frame.
@@ -265,6 +273,36 @@ mod tests {
         let expected =
             [with([0x88, 0xa8, 0xa1, 0x23]), (60, plain(60).data), with([0x81, 0, 0, 5])];
         assert_eq!((&found[..], broken), (&expected[..], 0));
+    }
+
+    #[test]
+    fn a_frame_says_whose_time_it_has() {
+        let (nic, kernel) = (libc::TP_STATUS_TS_RAW_HARDWARE, libc::TP_STATUS_TS_SOFTWARE);
+        let tag = Some((0xa123, 0x8100));
+        let frames = [
+            Laid { time: nic, ..plain(60) },
+            Laid { time: kernel, ..plain(60) },
+            plain(60),
+            // Other bits of the status, the highest that there is among them, do not stand for it.
+            Laid { time: kernel, tag, ..plain(60) },
+            Laid { time: nic, tag, ..plain(60) },
+        ];
+        let mut found = Vec::new();
+        let mut block = block(&frames);
+        Place::first(&block).walk(&mut block, 256, |record| {
+            found.push((record.by_hardware, record.ts, record.wire_len));
+        });
+        let at = |nanoseconds| Timestamp::new(7, nanoseconds);
+        assert_eq!(
+            found,
+            [
+                (true, at(0), 60),
+                (false, at(1), 60),
+                (false, at(2), 60),
+                (false, at(3), 64),
+                (true, at(4), 64),
+            ]
+        );
     }
 
     #[test]

@@ -54,6 +54,17 @@ pub struct Fanout {
     pub mode: FanoutMode,
 }
 
+/// Whose time frames have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Times {
+    /// The kernel's, when it gets the frame from the driver.
+    #[default]
+    Kernel,
+    /// The NIC's own, when the frame comes to it: by the NIC's clock, which is the host's only where something keeps it so (phc2sys).
+    /// It is told to stamp every frame for as long as it is captured, which takes `CAP_NET_ADMIN`, unless it does already.
+    Hardware,
+}
+
 /// A configuration that was checked. Made by [`Config::builder`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -64,6 +75,7 @@ pub struct Config {
     pub(super) fanout: Option<Fanout>,
     pub(super) wait: Duration,
     pub(super) filter: Vec<Instruction>,
+    pub(super) times: Times,
 }
 
 impl Config {
@@ -78,6 +90,7 @@ impl Config {
                 fanout: None,
                 wait: Duration::from_millis(100),
                 filter: Vec::new(),
+                times: Times::Kernel,
             },
         }
     }
@@ -136,6 +149,12 @@ impl Builder {
     /// It sees frames without their outer VLAN tag, which it finds beside them (`SKF_AD_VLAN_TAG`).
     pub fn filter(mut self, filter: Vec<Instruction>) -> Self {
         self.config.filter = filter;
+        self
+    }
+
+    /// Whose time frames have. A NIC that cannot stamp every frame is refused.
+    pub fn times(mut self, times: Times) -> Self {
+        self.config.times = times;
         self
     }
 

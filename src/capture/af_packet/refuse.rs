@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 
 use super::config::{Config, Fanout};
 use crate::capture::CaptureError;
+use crate::capture::nic::{Stamps, Told};
 use crate::capture::refuse::{error, refusal};
 
 /// Longest name of an interface.
@@ -58,6 +59,36 @@ pub(super) fn no_ring(name: &str, config: &Config, system: io::Error) -> Capture
         _ => "take blocks of another size; please report this",
     };
     error(name, what, system, mend)
+}
+
+/// A NIC that does not stamp every frame.
+pub(super) fn no_stamps(name: &str, stamps: Told<Stamps>) -> Option<CaptureError> {
+    let found = match stamps {
+        Ok(stamps) if stamps.all() => return None,
+        Ok(stamps) if stamps.some() => "its NIC stamps some kinds of frames alone (PTP's)".into(),
+        Ok(_) => "it has no NIC that stamps what it receives".into(),
+        Err(untold) => untold.to_string(),
+    };
+    Some(refusal(
+        name,
+        "the NIC's own time is asked for, of every frame",
+        ErrorKind::Unsupported,
+        found,
+        format!(
+            "take the kernel's time; `ethtool -T {name}` shows what a NIC can (receive filter modes: all)"
+        ),
+    ))
+}
+
+/// A NIC that could stamp every frame and does not, or a socket that does not take its times.
+pub(super) fn not_stamped(name: &str, system: io::Error) -> CaptureError {
+    let mend = match system.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            format!("give CAP_NET_ADMIN, or have it on before (`hwstamp_ctl -i {name} -r 1`)")
+        }
+        _ => format!("take the kernel's time; `ethtool -T {name}` shows what a NIC can"),
+    };
+    error(name, "having the NIC stamp every frame", system, mend)
 }
 
 /// No interface to bind to.
@@ -125,6 +156,25 @@ mod tests {
              memory for it: take fewer blocks, or smaller ones"
         );
         assert!(refused(libc::ENOPROTOOPT).ends_with("it takes a kernel of 4.20 or newer"));
+    }
+
+    #[test]
+    fn a_nic_that_stamps_too_little_is_refused_with_the_command_that_shows_it() {
+        let hardware = libc::SOF_TIMESTAMPING_RX_HARDWARE | libc::SOF_TIMESTAMPING_RAW_HARDWARE;
+        let of = |by, filters| {
+            no_stamps("eth9", Ok(Stamps { by, filters })).map(|error| error.to_string())
+        };
+        assert_eq!(of(hardware, 0b11), None);
+        assert_eq!(
+            of(hardware, 1 << 12 | 1).as_deref(),
+            Some(
+                "eth9: the NIC's own time is asked for, of every frame: its NIC stamps some kinds of frames alone (PTP's); \
+                 take the kernel's time; `ethtool -T eth9` shows what a NIC can (receive filter modes: all)"
+            )
+        );
+        assert!(of(0x18, 0).is_some_and(|text| text.contains("it has no NIC that stamps")));
+        let denied = not_stamped("eth9", io::Error::from_raw_os_error(libc::EPERM)).to_string();
+        assert!(denied.contains("give CAP_NET_ADMIN"), "{denied}");
     }
 
     #[test]

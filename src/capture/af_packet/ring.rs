@@ -29,6 +29,8 @@ pub(super) struct Ring {
     interface: u16,
     /// Frames handed out.
     pub(super) delivered: u64,
+    /// Those of them that had the NIC's own time.
+    pub(super) by_hardware: u64,
     /// Frames that a block claimed and did not have: none, unless the kernel is wrong.
     pub(super) broken: u64,
 }
@@ -48,6 +50,7 @@ impl Ring {
             link,
             interface,
             delivered: 0,
+            by_hardware: 0,
             broken: 0,
         }
     }
@@ -102,7 +105,9 @@ impl Ring {
         let block = unsafe { std::slice::from_raw_parts_mut(self.block(), self.block_bytes) };
         let mut frames = recycled(std::mem::take(&mut self.scratch));
         let (link, interface) = (self.link, self.interface);
+        let mut by_hardware = 0;
         place.walk(block, BATCH_FRAMES_MAX, |record| {
+            by_hardware += u64::from(record.by_hardware);
             frames.push(Frame {
                 ts: record.ts,
                 wire_len: record.wire_len,
@@ -113,6 +118,7 @@ impl Ring {
         });
         self.place = Some(place);
         self.delivered += frames.len() as u64;
+        self.by_hardware += by_hardware;
         let result = f(&frames);
         self.scratch = recycled(frames);
         if place.is_end() {
@@ -128,5 +134,35 @@ impl Ring {
         // Release: what we read and wrote comes before what the kernel writes there next.
         self.status().store(libc::TP_STATUS_KERNEL, Ordering::Release);
         self.turn = (self.turn + 1) % self.blocks;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use memmap2::MmapMut;
+
+    use super::super::block::tests::{Laid, block, plain};
+    use super::*;
+
+    #[test]
+    fn frames_are_counted_by_whose_time_they_have() {
+        let (nic, kernel) = (libc::TP_STATUS_TS_RAW_HARDWARE, libc::TP_STATUS_TS_SOFTWARE);
+        let config = Config::builder().block_bytes(1 << 16).blocks(2).build().expect("valid");
+        let mut memory = MmapMut::map_anon(config.ring_bytes() as usize).expect("memory");
+        // More than fit one batch, then a few; as the kernel would give both blocks to us.
+        for (number, (frames, times)) in [(300, [nic, kernel]), (6, [0, nic])].iter().enumerate() {
+            let frame = |n: usize| Laid { time: times[usize::from(n % 3 == 0)], ..plain(60) };
+            let at = number << 16;
+            memory[at..at + (1 << 16)]
+                .copy_from_slice(&block(&(0..*frames).map(frame).collect::<Vec<_>>()));
+            memory[at + STATUS_AT] = libc::TP_STATUS_USER as u8;
+        }
+        let mut ring = Ring::new(memory.into(), &config, LinkType::ETHERNET, 0);
+        let mut counts = Vec::new();
+        while ring.has_frames() {
+            ring.lend(|frames| assert!(!frames.is_empty()));
+            counts.push((ring.delivered, ring.by_hardware));
+        }
+        assert_eq!(counts, [(256, 170), (300, 200), (306, 202)]);
     }
 }

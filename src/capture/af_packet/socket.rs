@@ -48,6 +48,11 @@ impl PacketSocket {
         .map(drop)
     }
 
+    /// Has frames come with the NIC's own time, where they have one.
+    pub(super) fn take_hardware_times(&self) -> io::Result<()> {
+        self.set(libc::PACKET_TIMESTAMP, libc::SOF_TIMESTAMPING_RAW_HARDWARE)
+    }
+
     /// Makes the ring and maps it: blocks of the third version, with room for a tag in front of each frame, and without what this
     /// host sends.
     pub(super) fn ring(&self, config: &Config) -> io::Result<MmapRaw> {

@@ -1,4 +1,5 @@
-//! A port's driver, asked and told by `SIOCETHTOOL`: one structure for each command, as `linux/ethtool.h` has it.
+//! A port's driver, asked and told by `SIOCETHTOOL`: one structure for each command, as `linux/ethtool.h` has it. What it
+//! stamps has two commands of its own.
 //!
 //! Contract: every structure is an array of words at least as long as what the kernel writes for its command. What comes
 //! back is plain numbers and bytes; lengths among them are bounded by [`VARIABLE_MAX`] before memory is taken.
@@ -9,6 +10,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::features::{BLOCK_WORDS, Features, NAME_BYTES};
 use super::rss::{Rss, round_robin};
+use super::stamping::{Stamping, Stamps};
 use super::{Told, Untold};
 use crate::capture::sys::{check, interface_index};
 
@@ -32,6 +34,8 @@ const GET_HASHED: Command<48> = Command(0x29);
 const COUNT_NAMES: Command<5> = Command(0x37);
 /// `struct ethtool_channels`.
 const GET_CHANNELS: Command<9> = Command(0x3c);
+/// `struct ethtool_ts_info`.
+const GET_STAMPS: Command<11> = Command(0x41);
 /// `struct ethtool_rxfh` without table and key.
 const GET_RSS: Command<RSS_WORDS> = Command(0x46);
 /// `struct ethtool_link_settings` without its lists of modes.
@@ -145,23 +149,31 @@ impl Nic {
         Ok(Self { socket, request })
     }
 
-    /// Hands a structure to the driver; what it writes is in the structure then.
+    /// Hands a structure of ethtool's to the driver; what it writes is in the structure then.
     ///
     /// # Safety
     /// The kernel writes no more than `structure` has, for the command in its first word.
     unsafe fn call(&self, structure: &mut [u32]) -> io::Result<()> {
+        // SAFETY:
+        // - the caller's promise.
+        unsafe { self.ask(libc::SIOCETHTOOL, structure) }
+    }
+
+    /// Hands a structure to the driver by any request that takes one.
+    ///
+    /// # Safety
+    /// The kernel reads and writes no more than `structure` has, for this request.
+    unsafe fn ask(&self, which: libc::c_ulong, structure: &mut [u32]) -> io::Result<()> {
         // SAFETY:
         // - all fields of `ifreq` are integers, arrays of them, or a pointer that may be null.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         request.ifr_name = self.request;
         request.ifr_ifru.ifru_data = structure.as_mut_ptr().cast();
         // SAFETY:
-        // - `request` is what SIOCETHTOOL takes, and names `structure`; both live until the call returns.
+        // - `request` is what such requests take, and names `structure`; both live until the call returns.
         // - what is written there fits: the caller's promise.
-        check(unsafe {
-            libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut request)
-        })
-        .map(drop)
+        check(unsafe { libc::ioctl(self.socket.as_raw_fd(), which as _, &raw mut request) })
+            .map(drop)
     }
 
     fn fixed<const WORDS: usize>(
@@ -252,6 +264,41 @@ impl Nic {
     pub fn set_pause(&self, pause: Pause) -> io::Result<()> {
         let words = [pause.negotiated, pause.receive, pause.transmit].map(u32::from);
         self.fixed(SET_PAUSE, [0, words[0], words[1], words[2]]).map(drop)
+    }
+
+    /// What it can stamp.
+    ///
+    /// # Errors
+    /// [`Untold`].
+    pub fn stamps(&self) -> Told<Stamps> {
+        let [_, by, _, _, _, _, _, filters, ..] = self.fixed(GET_STAMPS, [0; 11])?;
+        Ok(Stamps { by, filters })
+    }
+
+    /// What it stamps now.
+    ///
+    /// # Errors
+    /// What the system said; `EOPNOTSUPP` where the driver stamps nothing or does not tell.
+    pub fn stamping(&self) -> io::Result<Stamping> {
+        self.hand_stamping(libc::SIOCGHWTSTAMP, Stamping::default())
+    }
+
+    /// Sets what it stamps, and says what it came to: a driver may stamp more than it was asked for.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn set_stamping(&self, stamping: Stamping) -> io::Result<Stamping> {
+        self.hand_stamping(libc::SIOCSHWTSTAMP, stamping)
+    }
+
+    fn hand_stamping(&self, which: libc::c_ulong, stamping: Stamping) -> io::Result<Stamping> {
+        let Stamping { flags, sent, received } = stamping;
+        let mut words = [flags, sent, received];
+        // SAFETY:
+        // - both requests take a `struct hwtstamp_config`, which is these three numbers.
+        unsafe { self.ask(which, &mut words) }?;
+        let [flags, sent, received] = words;
+        Ok(Stamping { flags, sent, received })
     }
 
     /// Whether the ports of UDP over IPv4 count in the hash.

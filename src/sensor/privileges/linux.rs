@@ -53,9 +53,9 @@ pub struct PrivilegeError {
     error: Errno,
 }
 
-/// What a backend's interfaces take to be opened, and, where they were `tuned`, to be put back.
-pub fn needed(backend: Backend, tuned: bool) -> CapabilitySet {
-    let to_put_back = if tuned { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
+/// What a backend's interfaces take to be opened, and, where they are set for it, to be put back.
+pub fn needed(backend: Backend, is_put_back: bool) -> CapabilitySet {
+    let to_put_back = if is_put_back { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
     let to_open = match backend {
         Backend::AfPacket | Backend::Pcap => CapabilitySet::NET_RAW,
         Backend::AfXdp | Backend::Auto => {
