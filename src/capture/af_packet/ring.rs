@@ -151,7 +151,8 @@ mod tests {
         let mut memory = MmapMut::map_anon(config.ring_bytes() as usize).expect("memory");
         // More than fit one batch, then a few; as the kernel would give both blocks to us.
         for (number, (frames, times)) in [(300, [nic, kernel]), (6, [0, nic])].iter().enumerate() {
-            let frame = |n: usize| Laid { time: times[usize::from(n % 3 == 0)], ..plain(60) };
+            let frame =
+                |n: usize| Laid { time: times[usize::from(n.is_multiple_of(3))], ..plain(60) };
             let at = number << 16;
             memory[at..at + (1 << 16)]
                 .copy_from_slice(&block(&(0..*frames).map(frame).collect::<Vec<_>>()));
