@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Compiles the XDP program to bpf/flowscope.bpf.o, which is committed so that building flowscope takes no clang.
+# Compiles the programs of bpf/*.bpf.c to objects, which are committed so that building flowscope takes no clang.
 # The same sources give the same bytes with the same clang, wherever the checkout is.
 #
 #   scripts/build-bpf.sh            compiles
-#   scripts/build-bpf.sh --check    compiles elsewhere and fails when the committed object is another
+#   scripts/build-bpf.sh --check    compiles elsewhere and fails when a committed object is another
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 cd "$root"
@@ -12,20 +12,30 @@ cd "$root"
 clang_version=14
 need "clang-$clang_version" "llvm-$clang_version" libbpf-dev linux-libc-dev
 
-object=bpf/flowscope.bpf.o
+check=no
 case ${1:-} in
-    "") out=$object ;;
-    --check) out=$(mktemp) && trap 'rm -f "$out"' EXIT ;;
+    "") ;;
+    --check)
+        check=yes
+        scratch=$(mktemp -d)
+        trap 'rm -rf "$scratch"' EXIT
+        ;;
     *) die "$1: only --check is known" ;;
 esac
 
-# -g for the BTF that the loader reads; DWARF, which is most of it, goes again.
-"clang-$clang_version" -O2 -g -Wall -Wextra -Werror -target bpf -mcpu=v3 \
-    -ffile-prefix-map="$PWD=." -I"/usr/include/$(uname -m)-linux-gnu" \
-    -c bpf/flowscope.bpf.c -o "$out"
-"llvm-strip-$clang_version" -g "$out"
+for source in bpf/*.bpf.c; do
+    object=${source%.c}.o
+    out=$object
+    [ "$check" = no ] || out=$scratch/${object##*/}
 
-if [ "$out" != "$object" ]; then
-    cmp -s "$out" "$object" || die "$object is not what its sources compile to: run scripts/build-bpf.sh and commit it"
-    say "$object is what its sources compile to"
-fi
+    # -g for the BTF that the loader reads; DWARF, which is most of it, goes again.
+    "clang-$clang_version" -O2 -g -Wall -Wextra -Werror -target bpf -mcpu=v3 \
+        -ffile-prefix-map="$PWD=." -I"/usr/include/$(uname -m)-linux-gnu" \
+        -c "$source" -o "$out"
+    "llvm-strip-$clang_version" -g "$out"
+
+    if [ "$check" = yes ]; then
+        cmp -s "$out" "$object" || die "$object is not what its sources compile to: run scripts/build-bpf.sh and commit it"
+        say "$object is what its sources compile to"
+    fi
+done

@@ -16,6 +16,8 @@ pub mod file;
 #[cfg(feature = "pcap-live")]
 pub mod filter;
 pub mod live;
+#[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
+pub mod nic;
 #[cfg(feature = "pcap-live")]
 pub mod pcap_live;
 pub mod write;

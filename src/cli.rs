@@ -17,7 +17,7 @@ pub mod values;
 use clap::Parser;
 
 use crate::sensor;
-use args::{Cli, Command};
+use args::{Cli, Command, LogFormat};
 use exit::Exit;
 
 /// Runs the program and gives its exit code. `clap` itself ends the process for `--help` and for
@@ -28,20 +28,28 @@ pub fn run() -> u8 {
         Command::Replay(args) => {
             logging::start(args.common.log_format);
             match options::replay(*args) {
-                Ok(options) => sensor::replay::run(options, at_once),
+                Ok(options) => sensor::replay::run(options, at_once).map(Exit::from),
                 Err(refused) => return refuse("replay", &refused),
             }
         }
         Command::Live(args) => {
             logging::start(args.common.log_format);
             match options::live(*args) {
-                Ok(options) => sensor::live::run(&options, at_once),
+                Ok(options) => sensor::live::run(&options, at_once).map(Exit::from),
                 Err(refused) => return refuse("live", &refused),
             }
         }
+        Command::Doctor(args) => {
+            logging::start(LogFormat::Text);
+            sensor::ports::doctor(&options::doctor(args)).map(Exit::from)
+        }
+        Command::Restore(args) => {
+            logging::start(LogFormat::Text);
+            sensor::ports::restore(&args.state.state_dir).map(|()| Exit::Success)
+        }
     };
     match result {
-        Ok(outcome) => Exit::from(outcome).code(),
+        Ok(exit) => exit.code(),
         Err(error) => {
             // The whole chain in one line: what was tried, what came of it.
             tracing::error!("{error:#}");
@@ -68,6 +76,8 @@ mod tests {
     #[test]
     fn help_tells_examples_environment_and_exit_codes() {
         let mut command = Cli::command();
+        let doctor = command.find_subcommand_mut("doctor").unwrap().render_long_help().to_string();
+        assert!(doctor.contains("6  doctor found") && doctor.contains("Examples:"), "{doctor}");
         for name in ["replay", "live"] {
             let command = command.find_subcommand_mut(name).unwrap();
             let help = command.render_long_help().to_string();
@@ -87,6 +97,9 @@ mod tests {
         assert!(refusal(&["--max-flows", "0"]).contains("--max-flows 0"));
         assert!(refusal(&["--max-flows", "3", "--workers", "4"]).contains("--workers 4"));
         assert!(refusal(&["-o", "jsonl:-", "-o", "jsonl:-"]).contains("standard output"));
+        // Every machine has core 0, and nobody has core 1023 switched on.
+        assert!(refusal(&["--cores", "0", "--workers", "2"]).contains("1 of the 2 cores"));
+        assert!(refusal(&["--cores", "0,1023"]).contains("core 1023 is not online"));
         assert!(refusal(&["--filter", "tcp prot 80"]).contains("tcp prot 80"));
     }
 }

@@ -5,6 +5,8 @@
 //! | [`options`] | what a run is told |
 //! | [`replay`] | a run over capture files, from opening to the summary |
 //! | [`live`] | a run over interfaces; [`backends`] opens them, [`queues`] reads several as one |
+//! | [`ports`] | what the ports of a live run are like, and setting them for it |
+//! | [`cores`] | which worker runs where |
 //! | [`run`] | what both have in common |
 //! | [`read`] | the reading loop, generic over the capture and over what follows it |
 //! | [`direct`] | what follows: a tracker on the same thread |
@@ -19,6 +21,7 @@
 //! a run that is told to stop drains.
 
 pub mod backends;
+pub mod cores;
 pub mod direct;
 pub mod http;
 pub mod input;
@@ -26,6 +29,13 @@ pub mod ledger;
 pub mod live;
 pub mod options;
 pub mod pace;
+#[cfg(target_os = "linux")]
+pub mod ports;
+#[cfg(not(target_os = "linux"))]
+#[path = "sensor/ports_off.rs"]
+pub mod ports;
+pub mod post;
+pub mod privileges;
 pub mod progress;
 pub mod queues;
 pub mod read;
@@ -37,3 +47,4 @@ pub mod steer;
 pub mod stop;
 pub mod summary;
 pub mod telemetry;
+pub mod watch;

@@ -4,6 +4,7 @@
 
 #[path = "support/wire.rs"]
 mod frames;
+#[allow(dead_code, reason = "shared with other tests, which use other parts of it")]
 #[path = "support/net.rs"]
 mod net;
 #[cfg(feature = "sensor")]
@@ -391,17 +392,43 @@ fn nothing_stays_attached_after_a_kill() {
         .expect("a child");
     let out = BufReader::new(child.stdout.take().expect("its output"));
     let attached = out.lines().map_while(Result::ok).any(|line| line.contains("attached"));
-    let before = ip(&format!("link show {PORT}"));
+    let before = ip(&format!("-d link show {PORT}"));
     child.kill().expect("SIGKILL");
     child.wait().expect("its end");
     assert!(attached && before.contains("prog/xdp"), "{before}");
+    assert!(before.contains("promiscuity 1"), "a NIC would keep frames to other hosts: {before}");
     let start = Instant::now();
     while ip(&format!("link show {PORT}")).contains("prog/xdp") {
         assert!(start.elapsed() < Duration::from_secs(5), "the program is still attached");
         std::thread::sleep(Duration::from_millis(10));
     }
+    let after = ip(&format!("-d link show {PORT}"));
+    assert!(after.contains("promiscuity 0"), "{after}");
     // And the queue is free again.
     send_and_compare(&mut open_one(small()), &[frames::udp(1, 1, 100)]);
+}
+
+#[test]
+fn an_interface_is_promiscuous_while_it_is_captured_unless_asked_not_to() {
+    if !namespace(2) {
+        return;
+    }
+    let promiscuity = |count: u32| {
+        let shown = ip(&format!("-d link show {PORT}"));
+        assert!(shown.contains(&format!("promiscuity {count} ")), "{count}: {shown}");
+    };
+    drop(open(small().promiscuous(false)));
+    promiscuity(0);
+    let mut captures = open(small());
+    assert!(captures[0].description().ends_with(", promiscuous"));
+    promiscuity(1);
+    captures.pop();
+    promiscuity(1);
+    captures.clear();
+    promiscuity(0);
+    let capture = open(small().promiscuous(false));
+    promiscuity(0);
+    assert!(!capture[0].description().contains("promiscuous"));
 }
 
 #[test]

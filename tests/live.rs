@@ -11,9 +11,12 @@ mod tun;
 mod wire;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -56,24 +59,67 @@ fn flowscope(arguments: &[&str]) -> Command {
 /// A live run; killed with the test.
 struct Live {
     child: Child,
-    messages: Option<JoinHandle<String>>,
+    /// All that it said so far.
+    messages: Arc<Mutex<String>>,
+    reader: Option<JoinHandle<()>>,
 }
 
 impl Live {
     /// Starts it, and waits until frames come to it.
     fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[])
+    }
+
+    fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = flowscope(&["live", "--metrics", "127.0.0.1:0"]);
-        let mut child = command.args(arguments).stderr(Stdio::piped()).spawn().expect("it starts");
-        let mut stderr = BufReader::new(child.stderr.take().expect("standard error"));
-        let mut text = String::new();
-        while !text.contains("serving metrics on") {
-            assert_ne!(stderr.read_line(&mut text).expect("a line"), 0, "it ended:\n{text}");
-        }
-        let messages = std::thread::spawn(move || {
-            stderr.lines().map_while(Result::ok).for_each(|line| text += &(line + "\n"));
-            text
+        command.args(arguments).envs(environment.iter().copied());
+        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
+        let stderr = BufReader::new(child.stderr.take().expect("standard error"));
+        let messages = Arc::new(Mutex::new(String::new()));
+        let of_reader = Arc::clone(&messages);
+        let reader = std::thread::spawn(move || {
+            stderr.lines().map_while(Result::ok).for_each(|line| {
+                *of_reader.lock().expect("nobody panics here") += &(line + "\n");
+            });
         });
-        Self { child, messages: Some(messages) }
+        let mut live = Self { child, messages, reader: Some(reader) };
+        until("it serves metrics", || {
+            let is_over = live.child.try_wait().expect("its status").is_some();
+            assert!(!is_over || live.said("serving metrics on"), "it ended:\n{}", live.text());
+            live.said("serving metrics on")
+        });
+        live
+    }
+
+    fn text(&self) -> String {
+        self.messages.lock().expect("nobody panics here").clone()
+    }
+
+    fn said(&self, what: &str) -> bool {
+        self.text().contains(what)
+    }
+
+    /// Waits until it says `what` for the so-manieth time, for up to 20 s.
+    fn until_said(&self, what: &str, times: usize) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.text().matches(what).count() < times {
+            assert!(Instant::now() < deadline, "{what:?}: not in 20 s:\n{}", self.text());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Status and body of a page that it serves.
+    fn page(&self, path: &str) -> (u16, String) {
+        let text = self.text();
+        let address = text.split("http://").nth(1).and_then(|rest| rest.split('/').next());
+        let mut stream = TcpStream::connect(address.expect("an address")).expect("it listens");
+        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+        (status.expect("a status"), body.to_owned())
     }
 
     fn signal(&self, signal: i32) {
@@ -91,8 +137,8 @@ impl Live {
             assert!(Instant::now() < deadline, "it did not end in 30 s");
             std::thread::sleep(Duration::from_millis(10));
         };
-        let messages = self.messages.take().map(|thread| thread.join().expect("the messages"));
-        (code, messages.unwrap_or_default())
+        self.reader.take().into_iter().for_each(|reader| reader.join().expect("the messages"));
+        (code, self.text())
     }
 }
 
@@ -281,7 +327,8 @@ fn the_two_directions_of_a_tap_are_one_flow() {
             answer[34..36].copy_from_slice(&request[36..38]);
             answer[36..38].copy_from_slice(&request[34..36]);
             senders[0].send(&request).expect("sent");
-            std::thread::sleep(Duration::from_millis(5));
+            // Who is seen first has opened: a busy machine has both frames waiting by the time it looks.
+            std::thread::sleep(Duration::from_millis(if number == 0 { 300 } else { 5 }));
             senders[1].send(&answer).expect("sent");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -333,7 +380,7 @@ fn what_a_sensor_that_stood_still_lost_is_counted_to_the_frame() {
 }
 
 #[test]
-fn an_interface_that_goes_away_ends_the_run_with_code_3() {
+fn an_interface_that_is_away_at_the_end_is_told_and_what_came_before_is_kept() {
     for backend in BACKENDS {
         if !namespace(1) {
             return;
@@ -345,6 +392,8 @@ fn an_interface_that_goes_away_ends_the_run_with_code_3() {
         (0..1000).for_each(|number| sender.send(&wire::udp(1, number, 100)).expect("sent"));
         std::thread::sleep(Duration::from_millis(300));
         ip(&format!("link del {PORT}"));
+        live.until_said("is away: waiting for it to come back", 1);
+        live.signal(libc::SIGTERM);
         let (code, messages) = live.end();
         assert_eq!(code, Some(3), "{backend}: {messages}");
         let summary = json(&sum);
@@ -354,6 +403,251 @@ fn an_interface_that_goes_away_ends_the_run_with_code_3() {
             summary["errors"][0].as_str().is_some_and(|error| error.contains(PORT)),
             "{summary:#}"
         );
+    }
+}
+
+/// Sends frames until some of them were tracked again.
+fn watched_again(live: &Live, flow: u16) -> u64 {
+    let tracked = || {
+        let (_, text) = live.page("/metrics");
+        let line = text.lines().find(|line| line.starts_with("flowscope_frames_tracked_total "));
+        line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).expect("a metric")
+    };
+    let before = tracked();
+    let sender = Sender::new(PEER);
+    let mut sent = 0;
+    until("frames are tracked again", || {
+        // Not every one: the other end of the pair may be down.
+        sent += u64::from(sender.send(&wire::udp(flow, sent as u32, 100)).is_ok());
+        std::thread::sleep(Duration::from_millis(5));
+        tracked() > before
+    });
+    sent
+}
+
+#[test]
+fn an_interface_that_comes_back_is_watched_again_and_the_counts_go_on() {
+    for backend in BACKENDS {
+        if !namespace(2) {
+            return;
+        }
+        let scratch = Scratch::new(&format!("back-{backend}"));
+        let sum = scratch.path("summary.json");
+        let live = Live::start(&["-i", PORT, "--backend", backend, "--summary", &sum]);
+        watched_again(&live, 1);
+        // Set down and up, then removed and made anew.
+        ip(&format!("link set {PORT} down"));
+        live.until_said("was set down", 1);
+        ip(&format!("link set {PORT} up"));
+        // AF_XDP's sockets stay where they are; the others are opened again.
+        live.until_said("was set up", 1);
+        watched_again(&live, 2);
+        let times = live.text().matches("is watched again").count();
+        ip(&format!("link del {PORT}"));
+        live.until_said("is gone", 1);
+        let queues = "numrxqueues 2 numtxqueues 2";
+        ip(&format!("link add {PORT} {queues} type veth peer name {PEER} {queues}"));
+        [PORT, PEER].iter().for_each(|name| drop(ip(&format!("link set {name} up"))));
+        live.until_said("is watched again", times + 1);
+        watched_again(&live, 3);
+        ip(&format!("link set {PORT} mtu 1400"));
+        live.until_said("MTU was 1500 and is 1400", 1);
+        live.signal(libc::SIGTERM);
+        let (code, messages) = live.end();
+        assert_eq!(code, Some(0), "{backend}: {messages}");
+        let summary = json(&sum);
+        balanced(&summary);
+        let (offered, delivered, dropped) = sums(&summary);
+        assert_eq!(offered, delivered + dropped, "{backend}");
+        assert_eq!(summary["packets_tracked"], delivered, "{backend}");
+        assert_eq!(summary["flows"], 3, "{backend}: {summary:#}");
+        assert!(
+            summary["errors"].as_array().is_some_and(|errors| errors.len() >= 2),
+            "{summary:#}"
+        );
+    }
+}
+
+/// Stops one thread of a run, as a debugger does, until it is dropped.
+struct Held(i32);
+
+impl Held {
+    fn new(live: &Live, name: &str) -> Self {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", live.child.id())).expect("threads");
+        let mut ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+        let is_it = |id: &i32| {
+            let comm = std::fs::read_to_string(format!("/proc/{}/task/{id}/comm", live.child.id()));
+            comm.is_ok_and(|comm| comm.trim() == name)
+        };
+        let thread = ids.find(is_it).expect("a thread of that name");
+        let null = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: these requests read and write no memory; the thread is one of our child's.
+        unsafe {
+            assert_eq!(libc::ptrace(libc::PTRACE_SEIZE, thread, null, null), 0);
+            assert_eq!(libc::ptrace(libc::PTRACE_INTERRUPT, thread, null, null), 0);
+            let mut status = 0;
+            assert_eq!(libc::waitpid(thread, &raw mut status, libc::__WALL), thread);
+        }
+        Self(thread)
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        let null = std::ptr::null_mut::<libc::c_void>();
+        // SAFETY: the request reads and writes no memory.
+        unsafe { libc::ptrace(libc::PTRACE_DETACH, self.0, null, null) };
+    }
+}
+
+#[test]
+fn a_worker_that_stands_still_is_told_and_systemd_is_told_nothing_until_it_goes_on() {
+    if !namespace(1) {
+        return;
+    }
+    let scratch = Scratch::new("stalled");
+    let path = scratch.path("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_nonblocking(true).expect("set");
+    let told = || {
+        let mut bytes = [0; 256];
+        let mut all = Vec::new();
+        while let Ok(len) = socket.recv(&mut bytes) {
+            all.push(String::from_utf8_lossy(&bytes[..len]).trim().to_owned());
+        }
+        all
+    };
+    let environment = [("NOTIFY_SOCKET", path.as_str()), ("WATCHDOG_USEC", "10000000")];
+    let live = Live::start_with(&["-i", PORT, "--backend", "af-packet"], &environment);
+    let mut all = Vec::new();
+    until("systemd is told", || {
+        all.extend(told());
+        all.iter().any(|text| text == "WATCHDOG=1")
+    });
+    assert_eq!(all[0], "READY=1", "{all:?}");
+    assert_eq!(live.page("/readyz"), (200, "reading\n".to_owned()));
+    let held = Held::new(&live, "worker-0");
+    until("it is told", || live.page("/readyz").0 == 503);
+    assert_eq!(live.page("/readyz").1, "worker 0 stands still\n");
+    assert!(live.page("/metrics").1.contains("flowscope_worker_stalled{worker=\"0\"} 1"));
+    told();
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!(told(), Vec::<String>::new());
+    drop(held);
+    until("it goes on", || live.page("/readyz").0 == 200);
+    until("systemd is told", || told().contains(&"WATCHDOG=1".to_owned()));
+    assert!(live.page("/metrics").1.contains("flowscope_worker_stalled{worker=\"0\"} 0"));
+    live.signal(libc::SIGTERM);
+    let (code, messages) = live.end();
+    assert_eq!(code, Some(0), "{messages}");
+    assert!(told().contains(&"STOPPING=1".to_owned()));
+}
+
+/// Waits, for up to 20 s.
+fn until(what: &str, mut is: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}: not in 20 s");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn lines(path: &str) -> usize {
+    std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+#[test]
+fn a_hangup_goes_on_in_a_new_file_and_no_record_is_lost() {
+    if !namespace(1) {
+        return;
+    }
+    let scratch = Scratch::new("hangup");
+    let (out, moved) = (scratch.path("live.jsonl"), scratch.path("live.jsonl.1"));
+    let output = format!("jsonl:{out}");
+    let live = Live::start(&["-i", PORT, "--output", &output, "--idle-timeout", "udp=100ms"]);
+    let sender = Sender::new(PEER);
+    (0..10).for_each(|flow| sender.send(&wire::udp(flow, 0, 100)).expect("sent"));
+    until("ten records", || lines(&out) == 10);
+    std::fs::rename(&out, &moved).expect("moved");
+    live.signal(libc::SIGHUP);
+    until("a new file", || Path::new(&out).exists());
+    (10..15).for_each(|flow| sender.send(&wire::udp(flow, 0, 100)).expect("sent"));
+    until("five records", || lines(&out) == 5);
+    live.signal(libc::SIGTERM);
+    let (code, messages) = live.end();
+    assert_eq!(code, Some(0), "{messages}");
+    assert_eq!((lines(&moved), lines(&out)), (10, 5));
+}
+
+/// The capabilities of a process as the kernel tells them: permitted, effective, bounding.
+fn rights(pid: u32) -> [u64; 3] {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    ["CapPrm:", "CapEff:", "CapBnd:"].map(|name| {
+        let line = status.lines().find(|line| line.starts_with(name)).expect("a line");
+        u64::from_str_radix(line[name.len()..].trim(), 16).expect("a number")
+    })
+}
+
+#[test]
+fn rights_that_it_does_not_need_are_given_up_and_another_user_may_go_on() {
+    const NET_ADMIN: u64 = 1 << 12;
+    const NET_RAW: u64 = 1 << 13;
+    const IPC_LOCK: u64 = 1 << 14;
+    const PERFMON: u64 = 1 << 38;
+    const BPF: u64 = 1 << 39;
+    for (backend, kept) in
+        [("af-packet", NET_RAW), ("af-xdp", NET_ADMIN | NET_RAW | IPC_LOCK | PERFMON | BPF)]
+    {
+        if !namespace(1) {
+            return;
+        }
+        let scratch = Scratch::new(&format!("rights-{backend}"));
+        let sum = scratch.path("summary.json");
+        let live =
+            Live::start(&["-i", PORT, "--backend", backend, "--user", "nobody", "--summary", &sum]);
+        assert_eq!(rights(live.child.id()), [kept; 3], "{backend}");
+        let status = std::fs::read_to_string(format!("/proc/{}/status", live.child.id()));
+        let status = status.expect("its status");
+        assert!(status.contains("NoNewPrivs:\t1"), "{status}");
+        assert!(status.contains("Uid:\t65534\t65534\t65534\t65534"), "{status}");
+        // Every thread, not only the first one.
+        for thread in std::fs::read_dir(format!("/proc/{}/task", live.child.id())).expect("it") {
+            let path = thread.expect("a thread").path().join("status");
+            let status = std::fs::read_to_string(path).expect("its status");
+            let line = status.lines().find(|line| line.starts_with("CapEff:")).expect("a line");
+            assert_eq!(u64::from_str_radix(line[7..].trim(), 16), Ok(kept), "{status}");
+        }
+        let sender = Sender::new(PEER);
+        (0..500).for_each(|number| sender.send(&wire::udp(1, number, 100)).expect("sent"));
+        std::thread::sleep(Duration::from_millis(300));
+        live.signal(libc::SIGTERM);
+        let (code, messages) = live.end();
+        assert_eq!(code, Some(0), "{backend}: {messages}");
+        let summary = json(&sum);
+        balanced(&summary);
+        assert_eq!(sums(&summary), (500, 500, 0), "{backend}");
+        assert!(!std::fs::read_to_string("/proc/net/dev").expect("it").is_empty());
+    }
+}
+
+#[test]
+fn without_rights_the_missing_capability_is_named() {
+    for (backend, named) in
+        [("af-packet", "CAP_NET_RAW"), ("af-xdp", "CAP_"), ("auto", "CAP_NET_RAW")]
+    {
+        if !namespace(1) {
+            return;
+        }
+        let run = Command::new("setpriv")
+            .args(["--bounding-set", "-all", "--inh-caps", "-all", "--"])
+            .arg(env!("CARGO_BIN_EXE_flowscope"))
+            .args(["live", "-i", PORT, "--backend", backend])
+            .env_remove("RUST_LOG")
+            .output()
+            .expect("setpriv, of util-linux");
+        let message = String::from_utf8_lossy(&run.stderr);
+        assert_eq!(run.status.code(), Some(1), "{backend}: {message}");
+        assert!(message.contains(named), "{backend}: {message}");
     }
 }
 
@@ -369,6 +663,10 @@ fn what_cannot_be_captured_is_refused_by_name() {
     assert!(code == Some(2) && message.contains("1 to 128"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--filter", "tcp prot 80"]);
     assert!(code == Some(2) && message.contains("tcp prot 80"), "{message}");
+    let (code, message) = refusal(&["-i", "eth9", "--user", "no such user"]);
+    assert!(code == Some(2) && message.contains("no such user"), "{message}");
+    let (code, message) = refusal(&["-i", "eth9", "--metrics", "192.0.2.1:9"]);
+    assert!(code == Some(1) && message.contains("192.0.2.1:9"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--backend", "pcap", "--workers", "2"]);
     assert!(code == Some(1) && message.contains("one capture for each interface"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--filter", &["port 1"; 200].join(" or ")]);

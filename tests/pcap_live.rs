@@ -2,6 +2,7 @@
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
+#[allow(dead_code, reason = "shared with other tests, which use other parts of it")]
 #[path = "support/net.rs"]
 mod net;
 #[path = "support/suite.rs"]

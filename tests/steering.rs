@@ -4,9 +4,11 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use flowscope::capture::BATCH_FRAMES_MAX;
+use flowscope::export::sink::Opened;
 use flowscope::export::{RecordWriter, Sink, WhenFull};
 use flowscope::flow::ingest::Ingest;
 use flowscope::flow::{ByFiveTuple, FlowTracker};
+use flowscope::sensor::cores::Pinning;
 use flowscope::sensor::direct::Direct;
 use flowscope::sensor::ledger::Ledger;
 use flowscope::sensor::read::Stage;
@@ -141,7 +143,7 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], workers: usize) -> (Vec<String>, Le
         ..TrackerConfig::default()
     };
     let text = Text::default();
-    let mut sink = Sink::start("memory".to_owned(), text.clone()).unwrap();
+    let mut sink = Sink::start(Opened::of("memory".to_owned(), text.clone())).unwrap();
     let board = Board::new(1, workers.max(1), vec![("memory".to_owned(), sink.handle())]);
     let parts = |worker: usize| WorkerParts {
         tracker: FlowTracker::new(ByFiveTuple::default(), config.clone()).unwrap(),
@@ -171,7 +173,8 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], workers: usize) -> (Vec<String>, Le
     } else {
         let timeout_ns = config.fragment_timeout.as_nanos() as u64;
         let ingest = Ingest::new(ByFiveTuple::default(), config.max_datagrams, timeout_ns);
-        let mut steer = Steer::start(ingest, (0..workers).map(parts).collect()).unwrap();
+        let mut steer =
+            Steer::start(ingest, (0..workers).map(parts).collect(), &Pinning::default()).unwrap();
         feed(&mut |batch, now, figures| {
             steer.frames(batch);
             steer.tick(now, figures);

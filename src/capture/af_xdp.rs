@@ -3,7 +3,7 @@
 //! | part | noun |
 //! |---|---|
 //! | [`Config`] | what is wanted, checked before anything is opened |
-//! | `interface`, `refuse` | what is there, and whether that will do |
+//! | `refuse` | whether what is there will do |
 //! | [`Program`] | our XDP program (`bpf/`): which frames, to which socket, and how many |
 //! | `umem`, `held` | the frames: whose they are, and that nobody has one twice |
 //! | `batch` | descriptors → frames |
@@ -17,7 +17,6 @@
 mod batch;
 mod config;
 mod held;
-mod interface;
 mod program;
 mod refuse;
 mod sys;
@@ -32,12 +31,12 @@ pub use program::{Program, ProgramConfig, Verdicts};
 pub use umem::Statistics;
 
 use super::live::{DropReason, LiveCapture, QueueCounts};
+use super::nic::{Interface, Promiscuous, Rights};
 use super::refuse::{error, unknown};
 use super::sys::{socket_error, wait_for_packet_paths, wait_readable};
 use super::{Capture, CaptureError};
 use crate::frame::Frame;
 use batch::Batch;
-use interface::Interface;
 use umem::{QueueMemory, Socket};
 
 /// How long a queue may be busy: a socket that was just closed gives it free only after a while.
@@ -70,6 +69,7 @@ impl ModeInForce {
 pub struct AfXdp {
     // Dropped first: no frame is sent to a socket that is about to close.
     program: Arc<Mutex<Program>>,
+    /// Of the interface; open as long as any of its captures is.
     socket: Socket,
     batch: Batch,
     interface: String,
@@ -80,6 +80,7 @@ pub struct AfXdp {
     mode: ModeInForce,
     multi_buffer: bool,
     config: Arc<Config>,
+    _promiscuous: Option<Arc<Promiscuous>>,
     life: Life,
 }
 
@@ -95,6 +96,22 @@ enum Life {
 }
 
 impl AfXdp {
+    /// Looks whether [`open`](Self::open) would refuse the interface as it is now, and changes nothing. Whether its driver runs
+    /// the program shows only when it is attached.
+    ///
+    /// # Errors
+    /// The refusal.
+    pub fn check(interface: &str, config: &Config) -> Result<(), CaptureError> {
+        Self::look(interface, config).map(drop)
+    }
+
+    fn look(name: &str, config: &Config) -> Result<Interface, CaptureError> {
+        let found = Interface::find(name).map_err(|error| unknown(name, error))?;
+        let refusal = refuse::missing_rights(name, Rights::effective())
+            .or_else(|| refuse::unfit(name, &found, config));
+        refusal.map_or(Ok(found), Err)
+    }
+
     /// Opens `interface`: one capture for each socket of each queue, by queue and then by socket. Their frames are of
     /// interface number `id`.
     ///
@@ -106,67 +123,45 @@ impl AfXdp {
     /// [`CaptureError::Live`], with what to do about it; nothing is attached then.
     pub fn open(interface: &str, id: u16, config: &Config) -> Result<Vec<Self>, CaptureError> {
         let name = interface;
-        let found = Interface::find(name).map_err(|error| unknown(name, error))?;
-        if let Some(refusal) = refuse::missing_rights(name, effective_capabilities()) {
-            return Err(refusal);
-        }
-        if let Some(refusal) = refuse::unfit(name, &found, config) {
-            return Err(refusal);
-        }
-        let multi_buffer = refuse::needs_multi_buffer(&found, config);
-        let mut program = Program::load(&ProgramConfig {
-            queues: found.queues,
-            sockets_per_queue: config.sockets_per_queue,
-            ip_only: config.ip_only,
-            stamped: config.kernel_time,
-            room_bytes: (!multi_buffer).then(|| config.room_bytes()),
-        })
-        .map_err(|error| refuse::not_loaded(name, error))?;
-
-        let queues = match &config.queues[..] {
-            [] => (0..found.queues).collect(),
-            queues => queues.to_vec(),
-        };
-        let mut sockets = Vec::new();
-        for queue in queues {
-            let mut memory = QueueMemory::new(config, multi_buffer)
-                .map_err(|error| refuse::no_memory(name, queue, config, error))?;
-            for number in 0..config.sockets_per_queue {
-                let socket = patiently(|| memory.bind(name, queue, config.kernel_time))
-                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
-                let mode = match config.mode {
-                    Mode::Generic => Ok(ModeInForce::Generic),
-                    _ => sys::is_zero_copy(socket.fd()).map(|zero_copy| {
-                        if zero_copy { ModeInForce::ZeroCopy } else { ModeInForce::Copy }
-                    }),
-                };
-                let slot = queue * config.sockets_per_queue + number;
-                let mode = program
-                    .open_slot(slot, &socket.fd())
-                    .and(mode)
-                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
-                sockets.push((socket, queue, number, slot, mode));
+        let found = Self::look(name, config)?;
+        let mut config = config.clone();
+        let Bound { mut program, sockets, multi_buffer } = loop {
+            let bound = Bound::new(name, &found, &config)?;
+            match config.in_pages() {
+                // Only now is it known that the NIC itself writes; at most once, for pages are as large as it gets.
+                Some(pages) if bound.needs_pages() => {
+                    drop(bound);
+                    config = pages;
+                }
+                _ => break bound,
             }
-        }
+        };
+        // A NIC hands on no frame to another host unless it is told to, and no program sees what it keeps.
+        let promiscuous = config.promiscuous.then(|| Promiscuous::hold(found.index));
+        let promiscuous =
+            promiscuous.transpose().map_err(|error| refuse::not_promiscuous(name, error))?;
         // Last, so that the first frame already has where to go.
         program
             .attach(found.index, config.mode == Mode::Generic)
-            .map_err(|error| refuse::not_attached(name, config, error))?;
+            .map_err(|error| refuse::not_attached(name, &config, error))?;
 
-        let (program, config) = (Arc::new(Mutex::new(program)), Arc::new(config.clone()));
-        let captures = sockets.into_iter().map(|(socket, queue, number, slot, mode)| Self {
-            program: Arc::clone(&program),
-            socket,
-            batch: Batch::new(id, multi_buffer),
-            interface: name.to_owned(),
-            queue,
-            number,
-            slot,
-            mode,
-            multi_buffer,
-            config: Arc::clone(&config),
-            life: Life::Open,
-        });
+        let (program, config) = (Arc::new(Mutex::new(program)), Arc::new(config));
+        let promiscuous = promiscuous.map(Arc::new);
+        let captures =
+            sockets.into_iter().map(|BoundSocket { socket, queue, number, slot, mode }| Self {
+                program: Arc::clone(&program),
+                _promiscuous: promiscuous.clone(),
+                socket,
+                batch: Batch::new(id, multi_buffer),
+                interface: name.to_owned(),
+                queue,
+                number,
+                slot,
+                mode,
+                multi_buffer,
+                config: Arc::clone(&config),
+                life: Life::Open,
+            });
         Ok(captures.collect())
     }
 
@@ -226,6 +221,72 @@ impl AfXdp {
             return Ok(true);
         }
         socket_error(self.socket.fd()).map(|()| false)
+    }
+}
+
+/// Sockets that are bound to their queues and in the program's map, which is attached to nothing yet.
+struct Bound {
+    // Dropped first, as in `AfXdp`.
+    program: Program,
+    sockets: Vec<BoundSocket>,
+    multi_buffer: bool,
+}
+
+struct BoundSocket {
+    socket: Socket,
+    queue: u32,
+    number: u32,
+    slot: u32,
+    mode: ModeInForce,
+}
+
+impl Bound {
+    fn new(name: &str, found: &Interface, config: &Config) -> Result<Self, CaptureError> {
+        if let Some(refusal) = refuse::unfit(name, found, config) {
+            return Err(refusal);
+        }
+        let multi_buffer = refuse::needs_multi_buffer(found, config);
+        let mut program = Program::load(&ProgramConfig {
+            queues: found.queues,
+            sockets_per_queue: config.sockets_per_queue,
+            ip_only: config.ip_only,
+            stamped: config.kernel_time,
+            room_bytes: (!multi_buffer).then(|| config.room_bytes()),
+        })
+        .map_err(|error| refuse::not_loaded(name, error))?;
+
+        let queues = match &config.queues[..] {
+            [] => (0..found.queues).collect(),
+            queues => queues.to_vec(),
+        };
+        let mut sockets = Vec::new();
+        for queue in queues {
+            let mut memory = QueueMemory::new(config, multi_buffer)
+                .map_err(|error| refuse::no_memory(name, queue, config, error))?;
+            for number in 0..config.sockets_per_queue {
+                let socket = patiently(|| memory.bind(name, queue, config.kernel_time))
+                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
+                let mode = match config.mode {
+                    Mode::Generic => Ok(ModeInForce::Generic),
+                    _ => sys::is_zero_copy(socket.fd()).map(|zero_copy| {
+                        if zero_copy { ModeInForce::ZeroCopy } else { ModeInForce::Copy }
+                    }),
+                };
+                let slot = queue * config.sockets_per_queue + number;
+                let mode = program
+                    .open_slot(slot, &socket.fd())
+                    .and(mode)
+                    .map_err(|error| refuse::not_bound(name, queue, config, error))?;
+                sockets.push(BoundSocket { socket, queue, number, slot, mode });
+            }
+        }
+        Ok(Self { program, sockets, multi_buffer })
+    }
+
+    /// Whether a NIC may cut what its buffers, rounded down, have no room for.
+    fn needs_pages(&self) -> bool {
+        let zero_copy = |bound: &BoundSocket| bound.mode == ModeInForce::ZeroCopy;
+        !self.multi_buffer && self.sockets.iter().any(zero_copy)
     }
 }
 
@@ -295,12 +356,13 @@ impl LiveCapture for AfXdp {
     }
 
     fn description(&self) -> String {
-        let Config { frames, frame_bytes, rx_ring, sockets_per_queue, huge_pages, .. } =
-            *self.config;
+        let Config {
+            frames, frame_bytes, rx_ring, sockets_per_queue, huge_pages, promiscuous, ..
+        } = *self.config;
         let mebibytes = self.config.queue_bytes().div_ceil(1 << 20);
         format!(
             "{} queue {} socket {} of {sockets_per_queue}: AF_XDP, {}{}, {frames} frames of {frame_bytes} bytes \
-             ({mebibytes} MiB{}), ring of {rx_ring}",
+             ({mebibytes} MiB{}), ring of {rx_ring}{}",
             self.interface,
             self.queue,
             self.number,
@@ -311,6 +373,7 @@ impl LiveCapture for AfXdp {
             },
             if self.multi_buffer { ", long frames in several buffers" } else { "" },
             if huge_pages { " in huge pages" } else { "" },
+            if promiscuous { ", promiscuous" } else { "" },
         )
     }
 }
@@ -340,11 +403,4 @@ fn patiently<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
             result => return result,
         }
     }
-}
-
-/// The capabilities that this thread has; all of them, where the system does not tell, for it will say no itself.
-fn effective_capabilities() -> u64 {
-    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap_or_default();
-    let field = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    field.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX)
 }

@@ -84,6 +84,15 @@ impl QueueCounts {
         self.dropped.iter().sum()
     }
 
+    /// The sum with those of another capture of the same queue.
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            offered: self.offered + other.offered,
+            delivered: self.delivered + other.delivered,
+            dropped: std::array::from_fn(|reason| self.dropped[reason] + other.dropped[reason]),
+        }
+    }
+
     /// Frames on their way: in a ring, or counted at another moment. 0 once the capture is stopped and empty.
     pub fn underway(&self) -> u64 {
         self.offered.saturating_sub(self.delivered + self.dropped_total())

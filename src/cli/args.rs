@@ -10,7 +10,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::exit;
 use super::values::{self, IdleTimeout};
 use crate::sensor::backends::Backend;
+use crate::sensor::cores::CoreList;
 use crate::sensor::options::{Output, Speed};
+use crate::sensor::privileges::User;
 
 const ENVIRONMENT: &str = "\
 Environment:
@@ -73,6 +75,10 @@ pub enum Command {
     Replay(Box<ReplayArgs>),
     /// Listen on SPAN or TAP ports and write the flows on them.
     Live(Box<LiveArgs>),
+    /// Look at ports and at the machine, and say what stands against capturing.
+    Doctor(DoctorArgs),
+    /// Put back what a run with --tune could not, because it was killed.
+    Restore(RestoreArgs),
 }
 
 /// Messages as lines for people or as JSON.
@@ -138,6 +144,12 @@ pub struct CommonArgs {
     /// An interface of the capture that differs is a different flow.
     #[arg(long, help_heading = "Flows")]
     pub key_interface: bool,
+
+    /// Pin workers to these cores, in this order: numbers and ranges, such as 2-5,8.
+    ///
+    /// Without it, every core that this process may use, those on the NIC's NUMA node first.
+    #[arg(long, value_name = "LIST", value_parser = values::cores, help_heading = "Operation")]
+    pub cores: Option<CoreList>,
 
     /// Serve /metrics (Prometheus), /healthz and /readyz at this address; port 0 takes any.
     ///
@@ -208,7 +220,7 @@ pub struct ReplayArgs {
 Captures on SPAN or TAP ports, tracks the flows and writes one record for each flow that ends, and one for each that has
 gone on for the active timeout, until SIGINT or SIGTERM: then every live flow ends with a record. One pinned worker has one
 queue of every interface. Every frame that a queue had is accounted for: tracked, filtered out, unmatched, or lost under a
-named reason.
+named reason. A port that goes away is waited for. SIGHUP opens the files of --output anew.
 
 The ports are only listened to. AF_XDP takes frames off a port before the host's own network stack sees them, so it refuses a
 port that the host uses, unless --take-traffic says that this is wanted. auto takes AF_XDP where it will do, else AF_PACKET, else
@@ -234,13 +246,85 @@ pub struct LiveArgs {
     #[arg(long, value_name = "auto|N", default_value = "auto", value_parser = values::workers, help_heading = "Frames")]
     pub workers: Workers,
 
+    /// Go on as this user, once outputs are open.
+    ///
+    /// Of the rights it was started with, those that it takes to open a port are kept in any case and no others:
+    /// CAP_NET_RAW, and for AF_XDP CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK.
+    #[arg(long, value_name = "NAME", value_parser = User::find, help_heading = "Operation")]
+    pub user: Option<User>,
+
     /// Let AF_XDP take frames that the host's own network stack then does not get.
     #[arg(long, help_heading = "Frames")]
     pub take_traffic: bool,
 
+    /// Set the ports for capturing, and put them back at the end.
+    ///
+    /// GRO and LRO off; the NIC's ring as long as it can be; pause frames off; for AF_XDP also VLAN offload off,
+    /// a symmetric RSS key and an even table. Each change is logged.
+    #[arg(long, help_heading = "Ports")]
+    pub tune: bool,
+
+    /// Where --tune remembers how ports were.
+    #[command(flatten)]
+    pub state: StateArgs,
+
     /// Shared with the other commands.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// Where it is remembered how ports were.
+#[derive(Debug, Args)]
+pub struct StateArgs {
+    /// Where --tune remembers how ports were, for the case that it is killed.
+    #[arg(long, value_name = "DIR", default_value = "/run/flowscope", help_heading = "Ports")]
+    pub state_dir: PathBuf,
+}
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+    flowscope doctor
+        every interface that is no loopback
+
+    flowscope doctor -i eth2 --json | jq '.interfaces[].findings[] | select(.severity == \"warning\")'
+        what is wrong with one port, for a program";
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+#[command(
+    long_about = "\
+Looks at ports and at the machine, and says what stands against capturing: link, queues, RSS key and table, ring, GRO and LRO, VLAN
+offload, pause frames, who else uses the port, NUMA node; rights, limits, clock. Each finding says why it matters and what to
+do about it. Nothing is changed.",
+    after_long_help = after_help(DOCTOR_EXAMPLES)
+)]
+pub struct DoctorArgs {
+    /// A port to look at; may be given several times. Without it, every interface that is no loopback.
+    #[arg(short, long = "interface", value_name = "NAME")]
+    pub interfaces: Vec<String>,
+
+    /// The backend that it is to be captured by.
+    #[arg(long, value_name = "BACKEND", default_value = "auto")]
+    pub backend: BackendName,
+
+    /// For programs and not for people.
+    #[arg(long)]
+    pub json: bool,
+
+    /// Where runs remember how ports were.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+#[command(long_about = "\
+Puts ports back as they were before a run with --tune that was killed by SIGKILL or aborted, and so
+could not do it itself. Ports of runs that go on are left alone. The next run with --tune does the same for its own ports.")]
+pub struct RestoreArgs {
+    /// Where runs remember how ports were.
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// A number of workers, or as many as there are queues.

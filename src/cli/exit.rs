@@ -1,5 +1,6 @@
 //! Exit codes, all in one place; `--help` prints the same table.
 
+use crate::sensor::ports::findings::Severity;
 use crate::sensor::run::Outcome;
 
 /// How the program ended.
@@ -15,6 +16,8 @@ pub enum Exit {
     ReaderGone,
     /// A capture file is broken.
     CaptureBroken,
+    /// `doctor` found something that should be mended.
+    Findings,
     /// A signal ended the run early.
     Interrupted,
     /// All went well.
@@ -30,6 +33,7 @@ impl Exit {
             Self::CaptureBroken => 3,
             Self::OutputFailed => 4,
             Self::Unbalanced => 5,
+            Self::Findings => 6,
             Self::Interrupted => 130,
             Self::ReaderGone => 141,
         }
@@ -49,6 +53,15 @@ impl From<Outcome> for Exit {
     }
 }
 
+impl From<Severity> for Exit {
+    fn from(worst: Severity) -> Self {
+        match worst {
+            Severity::Ok | Severity::Note => Self::Success,
+            Severity::Warning => Self::Findings,
+        }
+    }
+}
+
 /// The code of a usage error.
 pub const USAGE: u8 = 2;
 
@@ -59,8 +72,9 @@ Exit codes:
        the ledger balances
     1  something failed while running; the message says what
     2  the command line was refused; nothing was read or written
-    3  a capture file is broken, or every interface went away: what could be read was processed and written
+    3  a capture file is broken, or an interface was away at the end: what could be read was processed and written
     4  records could not be written to an output; they are counted as dropped
     5  the ledger does not balance: a bug of flowscope, please report it
+    6  doctor found something that should be mended: a warning
   130  replay was ended early by SIGINT or SIGTERM: every live flow ended with a record
   141  whoever read standard output went away; reading stopped, the rest is counted as dropped";

@@ -1,11 +1,12 @@
 //! Parsed arguments → one validated value. What is refused here is refused before a file is opened.
 
-use super::args::{CommonArgs, LiveArgs, ReplayArgs, Workers};
+use super::args::{CommonArgs, DoctorArgs, LiveArgs, ReplayArgs, Workers};
 use crate::capture::filter::{Filter, FilterError};
 use crate::flow::config::ConfigError;
 use crate::flow::{ByFiveTuple, TrackerConfig};
 use crate::sensor::backends::Wanted;
-use crate::sensor::options::{LiveOptions, Output, ReplayOptions};
+use crate::sensor::cores::CoreError;
+use crate::sensor::options::{DoctorOptions, LiveOptions, Output, ReplayOptions};
 
 /// Why a command line was refused.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +17,9 @@ pub enum UsageError {
     /// Two captures of the same port.
     #[error("the interface {0} is given twice: its frames would be counted twice")]
     InterfaceTwice(String),
+    /// Cores that there are not, or not for us.
+    #[error(transparent)]
+    Cores(#[from] CoreError),
     /// A filter that does not compile.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -62,6 +66,13 @@ fn common(args: &CommonArgs, workers: usize) -> Result<Common, UsageError> {
             return Err(UsageError::OutputTwice(target.name()));
         }
     }
+    if let Some(cores) = &args.cores {
+        cores.check()?;
+        let cores = cores.cores().len();
+        if cores < workers {
+            return Err(CoreError::Fewer { cores, workers }.into());
+        }
+    }
     let mut tracker = TrackerConfig {
         max_flows: args.max_flows,
         active_timeout: args.active_timeout,
@@ -89,6 +100,7 @@ pub fn replay(args: ReplayArgs) -> Result<ReplayOptions, UsageError> {
     }
     Ok(ReplayOptions {
         files: args.files,
+        cores: args.common.cores,
         outputs: args.common.outputs,
         summary: args.common.summary,
         community_id: !args.common.no_community_id,
@@ -121,6 +133,9 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
             take_traffic: args.take_traffic,
             filter: args.common.filter.clone(),
         },
+        tune: args.tune,
+        state_dir: args.state.state_dir,
+        cores: args.common.cores,
         outputs: args.common.outputs,
         summary: args.common.summary,
         community_id: !args.common.no_community_id,
@@ -128,5 +143,16 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
         extractor,
         tracker,
         metrics: args.common.metrics,
+        user: args.user,
     })
+}
+
+/// Validates arguments of `doctor`.
+pub fn doctor(args: DoctorArgs) -> DoctorOptions {
+    DoctorOptions {
+        interfaces: args.interfaces,
+        backend: args.backend.into(),
+        state_dir: args.state.state_dir,
+        json: args.json,
+    }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::args::Workers;
 use crate::export::sink::Target;
 use crate::flow::IdleTimeouts;
+use crate::sensor::cores::CoreList;
 use crate::sensor::options::{Output, Speed};
 
 /// Parses `max`, `realtime` or `Nx`.
@@ -31,6 +32,11 @@ pub fn workers(text: &str) -> Result<Workers, String> {
         .filter(|workers| (1..=128).contains(workers))
         .map(|workers| Workers(Some(workers)))
         .ok_or_else(|| "give auto, or a number from 1 to 128".to_owned())
+}
+
+/// Parses cores: `2-5,8`.
+pub fn cores(text: &str) -> Result<CoreList, String> {
+    CoreList::parse(text).map_err(|error| error.to_string())
 }
 
 /// Parses a time: `300s`, `5m`, `1h`, `500ms`, or a number of seconds.

@@ -3,10 +3,12 @@
 //! Contract: every record handed to a sink is counted once, as written or as dropped under a
 //! [`DropReason`]; counts are exact to the record when a write breaks off half-way. Who hands over a chunk chooses
 //! whether to wait for room or to drop its records. After the first failed write a sink takes and drops, so that nobody waits for it.
+//! A file can be opened anew while records come, for who moved it away: between two chunks, so that each record is in one file or
+//! the other.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -99,6 +101,40 @@ pub struct OpenError {
     source: io::Error,
 }
 
+/// A target that was opened, without a thread that writes to it yet.
+pub struct Opened {
+    name: String,
+    output: Box<dyn Write + Send>,
+    /// Where it can be opened anew.
+    path: Option<PathBuf>,
+}
+
+impl Opened {
+    /// Opens the target; a file is made anew.
+    pub fn open(target: &Target) -> Result<Self, OpenError> {
+        let name = target.name();
+        Ok(match target {
+            Target::Stdout => Self::of(name, io::stdout()),
+            Target::File(path) => {
+                let file = File::create(path)
+                    .map_err(|source| OpenError { name: name.clone(), source })?;
+                Self { path: Some(path.clone()), ..Self::of(name, file) }
+            }
+        })
+    }
+
+    /// Anything that can be written to.
+    pub fn of(name: String, output: impl Write + Send + 'static) -> Self {
+        Self { name, output: Box::new(output), path: None }
+    }
+}
+
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
 /// A running sink. Dropping it without [`finish`](Self::finish) leaves its thread to end by itself.
 #[derive(Debug)]
 pub struct Sink {
@@ -116,24 +152,13 @@ struct Shared {
     dropped: [AtomicU64; DropReason::ALL.len()],
     failed: AtomicBool,
     error: std::sync::Mutex<Option<String>>,
+    /// The file is to be opened anew before the next chunk.
+    reopen: AtomicBool,
 }
 
 impl Sink {
-    /// Opens the target and starts the thread.
-    pub fn open(target: &Target) -> Result<Self, OpenError> {
-        let name = target.name();
-        Ok(match target {
-            Target::Stdout => Self::start(name, io::stdout())?,
-            Target::File(path) => {
-                let file = File::create(path)
-                    .map_err(|source| OpenError { name: name.clone(), source })?;
-                Self::start(name, file)?
-            }
-        })
-    }
-
-    /// Starts a thread that writes to `output`.
-    pub fn start(name: String, output: impl Write + Send + 'static) -> Result<Self, OpenError> {
+    /// Starts a thread that writes to what was opened.
+    pub fn start(opened: Opened) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
             queue: Queue::new(CHUNKS_QUEUED_MAX),
             recycled: ArrayQueue::new(CHUNKS_QUEUED_MAX + 2),
@@ -142,11 +167,13 @@ impl Sink {
             dropped: Default::default(),
             failed: AtomicBool::new(false),
             error: std::sync::Mutex::new(None),
+            reopen: AtomicBool::new(false),
         });
         let of_thread = Arc::clone(&shared);
+        let name = opened.name.clone();
         let thread = std::thread::Builder::new()
             .name("export".to_owned())
-            .spawn(move || of_thread.run(output))
+            .spawn(move || of_thread.run(opened))
             .map_err(|source| OpenError { name: name.clone(), source })?;
         Ok(Self { name, shared, thread: Some(thread) })
     }
@@ -198,6 +225,14 @@ impl SinkHandle {
         }
     }
 
+    /// A file is opened anew before anything more is written to it: the path may be another file by now. A sink that had failed
+    /// tries again. Does nothing to standard output.
+    pub fn reopen(&self) {
+        self.shared.reopen.store(true, Ordering::SeqCst);
+        // Wakes a thread that has nothing to do; in a full queue it has.
+        let _ = self.shared.queue.try_push(Chunk::default());
+    }
+
     /// An empty buffer, used before if there is one.
     pub fn buffer(&self) -> Vec<u8> {
         self.shared.recycled.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
@@ -224,9 +259,25 @@ impl SinkHandle {
 }
 
 impl Shared {
-    fn run(&self, mut output: impl Write) {
+    fn run(&self, opened: Opened) {
+        let Opened { name, mut output, path } = opened;
         let mut failure: Option<DropReason> = None;
         while let Some(chunk) = self.queue.pop() {
+            if self.reopen.swap(false, Ordering::SeqCst)
+                && let Some(path) = &path
+            {
+                match reopened(path) {
+                    Ok(file) => {
+                        tracing::info!(output = %name, "opened anew");
+                        output = Box::new(file);
+                        failure = None;
+                        self.failed.store(false, Ordering::Relaxed);
+                    }
+                    Err(error) => {
+                        tracing::error!(output = %name, %error, "could not be opened anew, the old file is kept");
+                    }
+                }
+            }
             if let Some(reason) = failure {
                 self.drop_records(reason, chunk.records);
             } else if let Err(broken) = self.write(&mut output, &chunk) {
@@ -236,8 +287,10 @@ impl Shared {
             }
             let mut bytes = chunk.bytes;
             bytes.clear();
-            // A full recycle queue has enough buffers: this one is freed.
-            let _ = self.recycled.push(bytes);
+            if bytes.capacity() != 0 {
+                // A full recycle queue has enough buffers: this one is freed.
+                let _ = self.recycled.push(bytes);
+            }
         }
         if failure.is_none()
             && let Err(error) = output.flush()
@@ -290,6 +343,11 @@ struct Broken {
     written: u64,
 }
 
+/// Not made anew: when nobody moved it, what was written stays.
+fn reopened(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,7 +374,7 @@ mod tests {
 
     #[test]
     fn a_broken_pipe_is_counted_to_the_record() {
-        let mut sink = Sink::start("a pipe".to_owned(), Narrow { room: 11 }).unwrap();
+        let mut sink = Sink::start(Opened::of("a pipe".to_owned(), Narrow { room: 11 })).unwrap();
         let handle = sink.handle();
         for _ in 0..3 {
             handle.push(Chunk { bytes: b"1234\n1234\n".to_vec(), records: 2 });
@@ -332,7 +390,42 @@ mod tests {
     #[test]
     fn a_path_that_cannot_be_written_is_named() {
         let path = std::env::temp_dir().join("no such directory").join("out");
-        let error = Sink::open(&Target::File(path.clone())).unwrap_err().to_string();
+        let error = Opened::open(&Target::File(path.clone())).unwrap_err().to_string();
         assert!(error.contains(&path.display().to_string()), "{error}");
+    }
+
+    /// Waits, for up to 10 s.
+    fn until(mut what: impl FnMut() -> bool) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while !what() {
+            assert!(std::time::Instant::now() < deadline, "it did not happen in 10 s");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_file_that_was_moved_away_is_opened_anew_and_no_record_is_in_neither() {
+        let dir = std::env::temp_dir().join(format!("flowscope-reopen-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        let (path, moved) = (dir.join("out"), dir.join("out.1"));
+        let mut sink = Sink::start(Opened::open(&Target::File(path.clone())).unwrap()).unwrap();
+        let handle = sink.handle();
+        let chunk = |text: &str| Chunk { bytes: text.as_bytes().to_vec(), records: 1 };
+        handle.push(chunk("first\n"));
+        until(|| handle.counts().written == 1);
+        std::fs::rename(&path, &moved).unwrap();
+        handle.push(chunk("second\n"));
+        until(|| handle.counts().written == 2);
+        handle.reopen();
+        until(|| path.exists());
+        handle.push(chunk("third\n"));
+        until(|| handle.counts().written == 3);
+        // Not moved this time: it goes on in the same file.
+        handle.reopen();
+        handle.push(chunk("fourth\n"));
+        sink.finish();
+        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "first\nsecond\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "third\nfourth\n");
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }

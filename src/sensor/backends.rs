@@ -65,9 +65,19 @@ pub trait Run {
     /// What comes of it.
     type Out;
 
-    /// One list of captures for each worker.
-    fn run<C: LiveCapture + Send + 'static>(self, workers: Vec<Vec<Opened<C>>>) -> Self::Out;
+    /// One list of captures for each worker, and how to open an interface again.
+    fn run<C: LiveCapture + Send + 'static>(
+        self,
+        workers: Vec<Vec<Opened<C>>>,
+        again: Again<C>,
+    ) -> Self::Out;
 }
+
+/// Opens an interface again, by its place on the command line: all of its captures.
+pub type Again<C> = Box<dyn FnMut(usize) -> Result<Vec<Opened<C>>, CaptureError> + Send>;
+
+/// Opens an interface, by its place on the command line.
+type Open<C> = fn(&Wanted, usize) -> Result<Vec<Opened<C>>, CaptureError>;
 
 /// Why nothing could be opened.
 #[derive(Debug, thiserror::Error)]
@@ -134,23 +144,22 @@ fn best<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, OpenError> {
     })
 }
 
-/// Receive queues of an interface; 1 where the system does not tell, for opening it says why.
-#[cfg(all(target_os = "linux", any(feature = "af-xdp", feature = "af-packet")))]
-fn queues(interface: &str) -> usize {
-    let Ok(entries) = std::fs::read_dir(format!("/sys/class/net/{interface}/queues")) else {
-        return 1;
-    };
-    let receives = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with("rx-");
-    entries.flatten().filter(|entry| receives(&entry.file_name())).count().max(1)
-}
-
-/// Runs with what was opened; gives `run` back where nothing was.
+/// Opens every interface by `open` and runs with the captures, dealt to as many workers as were asked for, or as an interface
+/// has captures; gives `run` back where one cannot be opened.
 fn start<C: LiveCapture + Send + 'static, R: Run>(
-    opened: Result<Vec<Vec<Opened<C>>>, CaptureError>,
+    wanted: &Wanted,
+    open: Open<C>,
     run: R,
 ) -> Result<R::Out, (OpenError, R)> {
+    let opened: Result<Vec<_>, _> =
+        (0..wanted.interfaces.len()).map(|id| open(wanted, id)).collect();
     match opened {
-        Ok(captures) => Ok(run.run(captures)),
+        Ok(interfaces) => {
+            let most = interfaces.iter().map(Vec::len).max().unwrap_or(1);
+            let workers = wanted.workers.unwrap_or(most);
+            let wanted = wanted.clone();
+            Ok(run.run(deal(workers, interfaces), Box::new(move |id| open(&wanted, id))))
+        }
         Err(error) => Err((error.into(), run)),
     }
 }
@@ -194,41 +203,37 @@ fn deal<C>(workers: usize, interfaces: Vec<Vec<Opened<C>>>) -> Vec<Vec<Opened<C>
 mod af_xdp {
     use std::time::Duration;
 
-    use super::{OpenError, Opened, Run, Wanted, deal, queues, start, unfit};
+    use super::{OpenError, Opened, Run, Wanted, start, unfit};
     use crate::capture::CaptureError;
     use crate::capture::af_xdp::{AfXdp, Config};
+    use crate::capture::nic::receive_queues;
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
-        start(open(wanted), run)
+        start(wanted, open, run)
     }
 
-    fn open(wanted: &Wanted) -> Result<Vec<Vec<Opened<AfXdp>>>, CaptureError> {
-        let mut interfaces = Vec::new();
-        for (id, name) in wanted.interfaces.iter().enumerate() {
-            let queues = queues(name);
-            let workers = wanted.workers.unwrap_or(queues);
-            let sockets = workers.div_ceil(queues);
-            let mut config = Config::builder()
-                .sockets_per_queue(sockets as u32)
-                .take_traffic(wanted.take_traffic);
-            if wanted.interfaces.len() > 1 || queues > workers {
-                // A worker with several captures waits for all of them together.
-                config = config.wait(Duration::ZERO).spin(Duration::ZERO);
-            }
-            let config = config.build().map_err(|error| {
-                unfit(name, format!("{workers} workers for {queues} queues"), error)
-            })?;
-            let opened = AfXdp::open(name, id as u16, &config)?.into_iter().map(|capture| {
-                let queue = match sockets {
-                    1 => capture.queue().to_string(),
-                    _ => format!("{}.{}", capture.queue(), capture.socket()),
-                };
-                Opened { capture, interface: name.clone(), queue }
-            });
-            interfaces.push(opened.collect::<Vec<_>>());
+    fn open(wanted: &Wanted, id: usize) -> Result<Vec<Opened<AfXdp>>, CaptureError> {
+        let name = &wanted.interfaces[id];
+        let queues = receive_queues(name);
+        let workers = wanted.workers.unwrap_or(queues);
+        let sockets = workers.div_ceil(queues);
+        let mut config =
+            Config::builder().sockets_per_queue(sockets as u32).take_traffic(wanted.take_traffic);
+        if wanted.interfaces.len() > 1 || queues > workers {
+            // A worker with several captures waits for all of them together.
+            config = config.wait(Duration::ZERO).spin(Duration::ZERO);
         }
-        let most = interfaces.iter().map(Vec::len).max().unwrap_or(1);
-        Ok(deal(wanted.workers.unwrap_or(most), interfaces))
+        let config = config.build().map_err(|error| {
+            unfit(name, format!("{workers} workers for {queues} queues"), error)
+        })?;
+        let opened = AfXdp::open(name, id as u16, &config)?.into_iter().map(|capture| {
+            let queue = match sockets {
+                1 => capture.queue().to_string(),
+                _ => format!("{}.{}", capture.queue(), capture.socket()),
+            };
+            Opened { capture, interface: name.clone(), queue }
+        });
+        Ok(opened.collect())
     }
 }
 
@@ -245,43 +250,39 @@ mod af_xdp {
 mod af_packet {
     use std::time::Duration;
 
-    use super::{OpenError, Opened, Run, Wanted, deal, queues, start, unfit, warn_of_nothing};
+    use super::{OpenError, Opened, Run, Wanted, start, unfit, warn_of_nothing};
     use crate::capture::CaptureError;
     use crate::capture::af_packet::{AfPacket, Config, Fanout, FanoutMode, Instruction, link_type};
     use crate::capture::filter::Filter;
+    use crate::capture::nic::receive_queues;
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
-        start(open(wanted), run)
+        start(wanted, open, run)
     }
 
     /// As many sockets on each interface as there are workers; the kernel spreads flows over them.
-    fn open(wanted: &Wanted) -> Result<Vec<Vec<Opened<AfPacket>>>, CaptureError> {
-        let mut interfaces = Vec::new();
-        for (id, name) in wanted.interfaces.iter().enumerate() {
-            let workers = wanted.workers.unwrap_or_else(|| queues(name));
-            let mut config = Config::builder();
-            if wanted.interfaces.len() > 1 {
-                config = config.wait(Duration::ZERO);
-            }
-            if workers > 1 {
-                // A group of our own: numbers are those of the network namespace.
-                let group = (std::process::id() as u16).wrapping_add(id as u16);
-                config = config.fanout(Some(Fanout { group, mode: FanoutMode::Hash }));
-            }
-            if let Some(program) = in_kernel(wanted, name)? {
-                config = config.filter(program);
-            }
-            let config =
-                config.build().map_err(|error| unfit(name, format!("{workers} workers"), error))?;
-            let mut opened = Vec::with_capacity(workers);
-            for number in 0..workers {
-                let capture = AfPacket::open(name, id as u16, &config)?;
-                opened.push(Opened { capture, interface: name.clone(), queue: number.to_string() });
-            }
-            interfaces.push(opened);
+    fn open(wanted: &Wanted, id: usize) -> Result<Vec<Opened<AfPacket>>, CaptureError> {
+        let name = &wanted.interfaces[id];
+        let workers = wanted.workers.unwrap_or_else(|| receive_queues(name));
+        let mut config = Config::builder();
+        if wanted.interfaces.len() > 1 {
+            config = config.wait(Duration::ZERO);
         }
-        let most = interfaces.iter().map(Vec::len).max().unwrap_or(1);
-        Ok(deal(most, interfaces))
+        if workers > 1 {
+            // A group of our own: numbers are those of the network namespace.
+            let group = (std::process::id() as u16).wrapping_add(id as u16);
+            config = config.fanout(Some(Fanout { group, mode: FanoutMode::Hash }));
+        }
+        if let Some(program) = in_kernel(wanted, name)? {
+            config = config.filter(program);
+        }
+        let config =
+            config.build().map_err(|error| unfit(name, format!("{workers} workers"), error))?;
+        let one = |number: usize| {
+            let capture = AfPacket::open(name, id as u16, &config)?;
+            Ok(Opened { capture, interface: name.clone(), queue: number.to_string() })
+        };
+        (0..workers).map(one).collect()
     }
 
     /// The filter as the kernel takes it; without one, nothing is refused there.
@@ -311,7 +312,7 @@ mod af_packet {
 mod pcap {
     use std::time::Duration;
 
-    use super::{OpenError, Opened, Run, Wanted, deal, start, unfit, warn_of_nothing};
+    use super::{OpenError, Opened, Run, Wanted, start, unfit, warn_of_nothing};
     use crate::capture::CaptureError;
     use crate::capture::pcap_live::{Config, PcapLive};
 
@@ -319,27 +320,24 @@ mod pcap {
         if let Some(workers @ 2..) = wanted.workers {
             return Err((OpenError::OneWorker { workers }, run));
         }
-        start(open(wanted), run)
+        start(wanted, open, run)
     }
 
     /// One capture of each interface, all for one worker: libpcap does not spread frames.
-    fn open(wanted: &Wanted) -> Result<Vec<Vec<Opened<PcapLive>>>, CaptureError> {
-        let mut interfaces = Vec::new();
-        for (id, name) in wanted.interfaces.iter().enumerate() {
-            let mut config = Config::builder().filter(wanted.filter.clone());
-            if wanted.interfaces.len() > 1 {
-                config = config.wait(Duration::ZERO);
-            }
-            let config =
-                config.build().map_err(|error| unfit(name, "one capture".to_owned(), error))?;
-            let capture = PcapLive::open(name, id as u16, &config)?;
-            if let Some(filter) = capture.filter() {
-                warn_of_nothing(name, filter, capture.link());
-            }
-            let (interface, queue) = (name.clone(), "0".to_owned());
-            interfaces.push(vec![Opened { capture, interface, queue }]);
+    fn open(wanted: &Wanted, id: usize) -> Result<Vec<Opened<PcapLive>>, CaptureError> {
+        let name = &wanted.interfaces[id];
+        let mut config = Config::builder().filter(wanted.filter.clone());
+        if wanted.interfaces.len() > 1 {
+            config = config.wait(Duration::ZERO);
         }
-        Ok(deal(1, interfaces))
+        let config =
+            config.build().map_err(|error| unfit(name, "one capture".to_owned(), error))?;
+        let capture = PcapLive::open(name, id as u16, &config)?;
+        if let Some(filter) = capture.filter() {
+            warn_of_nothing(name, filter, capture.link());
+        }
+        let (interface, queue) = (name.clone(), "0".to_owned());
+        Ok(vec![Opened { capture, interface, queue }])
     }
 }
 

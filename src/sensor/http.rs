@@ -1,7 +1,7 @@
 //! `/metrics`, `/healthz` and `/readyz`, on a thread of its own.
 //!
 //! Contract: a scrape costs the packet path nothing; `/healthz` says that the process lives,
-//! `/readyz` says 200 while it reads or holds and 503 before, after and when reading failed.
+//! `/readyz` says 200 while it reads or holds and 503 before, after, when reading failed, and while a worker stands still.
 
 use std::io;
 use std::net::SocketAddr;
@@ -59,6 +59,27 @@ struct Served {
     readiness: AtomicU8,
 }
 
+/// An address that is ours, and not served yet.
+#[derive(Debug)]
+pub struct Listener {
+    listener: std::net::TcpListener,
+    addr: SocketAddr,
+}
+
+impl Listener {
+    /// Binds.
+    ///
+    /// # Errors
+    /// [`BindError`] when it is not to be had.
+    pub fn bind(addr: SocketAddr) -> Result<Self, BindError> {
+        let refuse = |source| BindError { addr, source };
+        let listener = std::net::TcpListener::bind(addr).map_err(refuse)?;
+        listener.set_nonblocking(true).map_err(refuse)?;
+        let addr = listener.local_addr().map_err(refuse)?;
+        Ok(Self { listener, addr })
+    }
+}
+
 /// A running server; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Server {
@@ -75,12 +96,13 @@ impl std::fmt::Debug for Served {
 }
 
 impl Server {
-    /// Binds, then serves on a thread.
-    pub fn start(addr: SocketAddr, telemetry: Telemetry) -> Result<Self, BindError> {
+    /// Serves on a thread.
+    ///
+    /// # Errors
+    /// [`BindError`] when the system has no thread or no reactor for it.
+    pub fn start(listener: Listener, telemetry: Telemetry) -> Result<Self, BindError> {
+        let Listener { listener, addr } = listener;
         let refuse = |source| BindError { addr, source };
-        let listener = std::net::TcpListener::bind(addr).map_err(refuse)?;
-        listener.set_nonblocking(true).map_err(refuse)?;
-        let bound = listener.local_addr().map_err(refuse)?;
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(refuse)?;
         let readiness = AtomicU8::new(Readiness::Starting as u8);
@@ -95,7 +117,7 @@ impl Server {
                 }
             })
             .map_err(refuse)?;
-        Ok(Self { addr: bound, served, end: Some(end), thread: Some(thread) })
+        Ok(Self { addr, served, end: Some(end), thread: Some(thread) })
     }
 
     /// Where it listens.
@@ -144,5 +166,13 @@ async fn metrics(Shared(served): Shared<Arc<Served>>) -> impl IntoResponse {
 }
 
 async fn ready(Shared(served): Shared<Arc<Served>>) -> impl IntoResponse {
-    Readiness::answer(served.readiness.load(Ordering::Relaxed))
+    match served.telemetry.stalled_worker() {
+        Some(worker) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("worker {worker} stands still\n"))
+        }
+        None => {
+            let (code, text) = Readiness::answer(served.readiness.load(Ordering::Relaxed));
+            (code, text.to_owned())
+        }
+    }
 }

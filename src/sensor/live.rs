@@ -10,23 +10,26 @@ use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
-use core_affinity::CoreId;
 use crossbeam_utils::CachePadded;
 
-use super::backends::{self, Opened, Run};
+use super::backends::{self, Again, Opened, Run};
+use super::cores::Pinning;
 use super::direct::Direct;
-use super::http::{Readiness, Server};
+use super::http::{Listener, Readiness, Server};
 use super::ledger::Ledger;
 use super::options::LiveOptions;
+use super::ports;
+use super::privileges;
 use super::queues::Queues;
 use super::read::{ReadEnd, ReadLoop};
 use super::run::{
-    Outcome, open_outputs, outcome, report, serve, warn_of_uncovered_links, write_summary,
+    Outcome, SummaryFile, open_outputs, outcome, report, serve, start_sinks,
+    warn_of_uncovered_links,
 };
 use super::shard::{Board, QueueShard, ReaderShard};
-use super::steer::cores;
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
+use super::watch::{Seat, Watch, WatchEnd};
 use crate::capture::filter::Filter;
 use crate::capture::live::LiveCapture;
 use crate::export::sink::SinkHandle;
@@ -38,12 +41,27 @@ use crate::time::Timestamp;
 /// Captures until a signal, and says how it ended. `Err` is for what failed before the first frame, and for bugs.
 /// A second SIGINT or SIGTERM ends the process with `code_at_once`.
 pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> {
+    let outputs = open_outputs(&options.outputs)?;
+    let summary_file = options.summary.as_deref().map(SummaryFile::create).transpose()?;
+    let listener = options.metrics.map(Listener::bind).transpose()?;
     let stop = Stop::new();
-    stop.on_signals(code_at_once).context("signals cannot be watched")?;
-    let mut sinks = open_outputs(&options.outputs)?;
+    // What it sets is put back when it goes: after the queues are closed, and whatever ended the run.
+    let _ports = ports::prepare(options, &stop)?;
+    if let (Some(user), true) = (&options.user, options.tune) {
+        let dir = &options.state_dir;
+        user.take_over(dir).with_context(|| format!("{} cannot be given away", dir.display()))?;
+    }
+    // From here on there are threads, which inherit what is left.
+    let needed = privileges::needed(options.wanted.backend, options.tune);
+    let kept = privileges::drop_to(needed, options.user.as_ref())?;
+    tracing::info!("rights kept: {kept}");
+    let mut sinks = start_sinks(outputs)?;
+    let handles: Vec<_> = sinks.iter().map(Sink::handle).collect();
+    stop.on_signals(code_at_once, Some(move || handles.iter().for_each(SinkHandle::reopen)))
+        .context("signals cannot be watched")?;
     let started = Instant::now();
-    let launch = Launch { options, stop: stop.clone(), sinks: &sinks };
-    let Launched { board, server, workers } = backends::open(&options.wanted, launch)??;
+    let launch = Launch { options, stop: stop.clone(), sinks: &sinks, listener };
+    let Launched { board, server, workers, watch } = backends::open(&options.wanted, launch)??;
     if let Some(server) = &server {
         server.set_readiness(Readiness::Reading);
     }
@@ -63,18 +81,28 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
             }
         }
     }
+    // Workers may also end because every output failed.
+    stop.raise();
+    let Ok(watched) = watch.join() else {
+        anyhow::bail!("the watch panicked: please report it");
+    };
     sinks.iter_mut().for_each(Sink::finish);
 
     let figures = board.figures();
     let ledger = Ledger::at_end(&figures);
     // A signal is how a live run ends.
     let outcome = match outcome(&figures, &ledger, &end, &stop) {
+        Outcome::Interrupted | Outcome::Complete if watched.is_away => Outcome::CaptureBroken,
         Outcome::Interrupted => Outcome::Complete,
         outcome => outcome,
     };
     let facts = RunFacts {
         outcome: outcome.label(),
-        errors: end.errors.iter().map(ToString::to_string).collect(),
+        errors: watched
+            .interruptions
+            .into_iter()
+            .chain(end.errors.iter().map(ToString::to_string))
+            .collect(),
         files: 0,
         elapsed: started.elapsed(),
         links: &links,
@@ -83,8 +111,8 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
     };
     let summary = Summary::new(&figures, ledger, facts);
     report(&summary, &board, outcome);
-    if let Some(path) = &options.summary {
-        write_summary(path, &summary)?;
+    if let Some(file) = summary_file {
+        file.write(&summary)?;
     }
     Ok(outcome)
 }
@@ -94,6 +122,7 @@ struct Launch<'a> {
     options: &'a LiveOptions,
     stop: Stop,
     sinks: &'a [Sink],
+    listener: Option<Listener>,
 }
 
 /// A run under way.
@@ -101,6 +130,7 @@ struct Launched {
     board: Board,
     server: Option<Server>,
     workers: Vec<JoinHandle<Done>>,
+    watch: JoinHandle<WatchEnd>,
 }
 
 /// What a worker leaves.
@@ -115,31 +145,40 @@ impl Run for Launch<'_> {
     fn run<C: LiveCapture + Send + 'static>(
         self,
         captures: Vec<Vec<Opened<C>>>,
+        again: Again<C>,
     ) -> anyhow::Result<Launched> {
         let options = self.options;
         let count = captures.len();
         let named = |sink: &Sink| (sink.name().to_owned(), sink.handle());
         let mut board = Board::new(count, count, self.sinks.iter().map(named).collect());
         let mut of_workers = Vec::with_capacity(count);
+        let (mut seats, mut posts) = (Vec::new(), Vec::with_capacity(count));
         for (worker, captures) in captures.into_iter().enumerate() {
             let mut queues = Vec::with_capacity(captures.len());
-            for Opened { capture, interface, queue } in captures {
+            for (slot, Opened { capture, interface, queue }) in captures.into_iter().enumerate() {
                 tracing::info!(worker, "{}", capture.description());
+                let port = options.wanted.interfaces.iter().position(|name| *name == interface);
+                let port = port.unwrap_or_default();
+                seats.push(Seat { port, queue: queue.clone(), worker, slot });
                 let shard = Arc::new(CachePadded::new(QueueShard::new(interface, queue)));
                 board.queues.push(Arc::clone(&shard));
                 queues.push((capture, shard));
             }
-            of_workers.push(Queues::new(queues));
+            let (post, pulse) = (Arc::default(), Arc::default());
+            posts.push(Arc::clone(&post));
+            board.pulses.push(Arc::clone(&pulse));
+            of_workers.push(Queues::new(queues, post, pulse));
         }
         // Only now is it known how many queues there are to have metrics.
-        let server = options.metrics.map(|addr| serve(addr, &board)).transpose()?;
+        let server = self.listener.map(|listener| serve(listener, &board)).transpose()?;
 
         let handles: Vec<SinkHandle> = board.sinks.iter().map(|(_, sink)| sink.clone()).collect();
         let tracker_config = TrackerConfig {
             max_flows: options.tracker.max_flows.div_ceil(count.max(1)),
             ..options.tracker.clone()
         };
-        let cores = cores(count);
+        let near = ports::cores_near(&options.wanted.interfaces);
+        let pinning = Pinning::choose(count, options.cores.as_ref(), &near)?;
         let mut workers = Vec::with_capacity(count);
         for (number, queues) in of_workers.into_iter().enumerate() {
             let tracker = FlowTracker::new(options.extractor, tracker_config.clone())?;
@@ -148,7 +187,7 @@ impl Run for Launch<'_> {
             let shard = Arc::clone(&board.readers[number]);
             let worker = Worker {
                 number,
-                core: (!cores.is_empty()).then(|| cores[number % cores.len()]),
+                pinning: pinning.clone(),
                 queues,
                 reading: ReadLoop::new(
                     filter,
@@ -169,14 +208,21 @@ impl Run for Launch<'_> {
                 })?;
             workers.push(thread);
         }
-        Ok(Launched { board, server, workers })
+        let watch =
+            Watch::new(options.wanted.interfaces.clone(), seats, posts, &board.pulses, again);
+        let stop = self.stop;
+        let watch = std::thread::Builder::new()
+            .name("watch".to_owned())
+            .spawn(move || watch.run(&stop))
+            .context("the watch could not be started")?;
+        Ok(Launched { board, server, workers, watch })
     }
 }
 
 /// A pinned thread's work.
 struct Worker<C> {
     number: usize,
-    core: Option<CoreId>,
+    pinning: Pinning,
     queues: Queues<C>,
     reading: ReadLoop,
     direct: Direct<FlowTracker<ByFiveTuple>>,
@@ -185,16 +231,8 @@ struct Worker<C> {
 
 impl<C: LiveCapture> Worker<C> {
     fn run(self) -> Done {
-        let Self { number, core, mut queues, mut reading, mut direct, shard } = self;
-        if let Some(core) = core
-            && !core_affinity::set_for_current(core)
-        {
-            tracing::warn!(
-                worker = number,
-                core = core.id,
-                "could not be pinned, the system moves it about"
-            );
-        }
+        let Self { number, pinning, mut queues, mut reading, mut direct, shard } = self;
+        pinning.pin(number);
         let mut end = reading.run(&mut queues, &mut direct, Queues::position);
         if end.stopped {
             if let Err(error) = queues.stop() {

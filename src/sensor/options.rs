@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use super::backends::Wanted;
+use super::backends::{Backend, Wanted};
+use super::cores::CoreList;
+use super::privileges::User;
 use crate::capture::filter::Filter;
 use crate::export::sink::Target;
 use crate::flow::{ByFiveTuple, TrackerConfig};
@@ -29,6 +31,12 @@ pub enum Output {
 pub struct LiveOptions {
     /// What is captured, and how.
     pub wanted: Wanted,
+    /// Whether the ports are set for it, and put back at the end.
+    pub tune: bool,
+    /// Where it is remembered how they were.
+    pub state_dir: PathBuf,
+    /// Where the workers run, in their order.
+    pub cores: Option<CoreList>,
     /// Where records go.
     pub outputs: Vec<Output>,
     /// Where the summary goes as JSON.
@@ -43,6 +51,21 @@ pub struct LiveOptions {
     pub tracker: TrackerConfig,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Whom it goes on as, once what takes rights is open.
+    pub user: Option<User>,
+}
+
+/// What `doctor` is to look at.
+#[derive(Clone, Debug)]
+pub struct DoctorOptions {
+    /// Interfaces, by name; none for all that are no loopback.
+    pub interfaces: Vec<String>,
+    /// How they are to be captured.
+    pub backend: Backend,
+    /// Where a run remembers how ports were.
+    pub state_dir: PathBuf,
+    /// For programs and not for people.
+    pub json: bool,
 }
 
 /// Everything that a replay needs to know.
@@ -50,6 +73,8 @@ pub struct LiveOptions {
 pub struct ReplayOptions {
     /// Capture files; `-` is standard input.
     pub files: Vec<PathBuf>,
+    /// Where the workers run, in their order.
+    pub cores: Option<CoreList>,
     /// Where records go.
     pub outputs: Vec<Output>,
     /// Where the summary goes as JSON.

@@ -11,8 +11,9 @@ use std::time::Instant;
 
 use anyhow::Context;
 
+use super::cores::Pinning;
 use super::direct::{Direct, Tracking};
-use super::http::{Readiness, Server};
+use super::http::{Listener, Readiness, Server};
 use super::input::{StoppableInput, Stopped};
 use super::ledger::Ledger;
 use super::options::{ReplayOptions, Speed};
@@ -20,7 +21,8 @@ use super::pace::Pacer;
 use super::progress::Progress;
 use super::read::{Position, ReadEnd, ReadLoop};
 use super::run::{
-    Outcome, open_outputs, outcome, report, serve, warn_of_uncovered_links, write_summary,
+    Outcome, SummaryFile, open_outputs, outcome, report, serve, start_sinks,
+    warn_of_uncovered_links,
 };
 use super::shard::Board;
 use super::steer::{Steer, WorkerParts};
@@ -40,11 +42,15 @@ use crate::time::{Timestamp, duration_ns};
 /// A second SIGINT or SIGTERM ends the process with `code_at_once`.
 pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outcome> {
     let stop = Stop::new();
-    stop.on_signals(code_at_once).context("signals cannot be watched")?;
-    let mut sinks = open_outputs(&options.outputs)?;
+    stop.on_signals(code_at_once, None::<fn()>).context("signals cannot be watched")?;
+    let mut sinks = start_sinks(open_outputs(&options.outputs)?)?;
+    let summary_file = options.summary.as_deref().map(SummaryFile::create).transpose()?;
     let named = |sink: &Sink| (sink.name().to_owned(), sink.handle());
     let board = Board::new(1, options.workers, sinks.iter().map(named).collect());
-    let server = options.metrics.map(|addr| serve(addr, &board)).transpose()?;
+    let server = match options.metrics {
+        Some(addr) => Some(serve(Listener::bind(addr)?, &board)?),
+        None => None,
+    };
     let opened = open_captures(&options.files, options.speed, &stop);
     let started = Instant::now();
 
@@ -74,8 +80,8 @@ pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outc
     };
     let summary = Summary::new(&figures, ledger, facts);
     report(&summary, &board, outcome);
-    if let Some(path) = &options.summary {
-        write_summary(path, &summary)?;
+    if let Some(file) = summary_file {
+        file.write(&summary)?;
     }
     if let Some(server) = &server
         && options.hold
@@ -113,16 +119,28 @@ fn read(
     let filter = options.filter.take();
     let mut reading = ReadLoop::new(filter, pacer, stop.clone(), board.clone(), Arc::clone(&shard));
     let tracks = Tracks::new(options, board)?;
+    let asked = options.cores.as_ref();
+    let pinning = match &tracks {
+        // One thread that reads and tracks is left alone, unless it is told where to be.
+        Tracks::Here(_) | Tracks::HereWithStreams(_) if asked.is_none() => Pinning::default(),
+        _ => Pinning::choose(options.workers, asked, &[])?,
+    };
     if let Some(server) = server {
         server.set_readiness(Readiness::Reading);
     }
     let end = match tracks {
-        Tracks::Here(direct) => run_here(&mut reading, &mut capture, *direct),
-        Tracks::HereWithStreams(direct) => run_here(&mut reading, &mut capture, *direct),
+        Tracks::Here(direct) => {
+            pinning.pin(0);
+            run_here(&mut reading, &mut capture, *direct)
+        }
+        Tracks::HereWithStreams(direct) => {
+            pinning.pin(0);
+            run_here(&mut reading, &mut capture, *direct)
+        }
         Tracks::Steered(workers) => {
             let timeout_ns = duration_ns(options.tracker.fragment_timeout);
             let ingest = Ingest::new(options.extractor, options.tracker.max_datagrams, timeout_ns);
-            let mut steer = Steer::start(ingest, workers)?;
+            let mut steer = Steer::start(ingest, workers, &pinning)?;
             let end = reading.run(&mut capture, &mut steer, position);
             let now: Timestamp = reading.now();
             steer.finish(now, reading.figures())?;

@@ -22,6 +22,11 @@ pub const SYMMETRIC_KEY: [u8; KEY_LEN] = {
     key
 };
 
+/// The same for a NIC whose key has another length.
+pub fn symmetric_key(bytes: usize) -> Vec<u8> {
+    SYMMETRIC_KEY.iter().copied().cycle().take(bytes).collect()
+}
+
 /// Entries of the indirection table.
 pub const TABLE_LEN: usize = 128;
 

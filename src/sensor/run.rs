@@ -1,10 +1,12 @@
 //! What a replay and a live run have in common: outputs, the server, how it ended, the summary.
 
-use std::path::Path;
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
-use super::http::Server;
+use super::http::{Listener, Server};
 use super::ledger::Ledger;
 use super::options::Output;
 use super::read::{ReadEnd, ReadLoop};
@@ -13,7 +15,7 @@ use super::stop::Stop;
 use super::summary::Summary;
 use super::telemetry::Telemetry;
 use crate::export::Sink;
-use crate::export::sink::DropReason;
+use crate::export::sink::{DropReason, OpenError, Opened};
 
 /// How a run ended; the worst of what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,16 +48,17 @@ impl Outcome {
     }
 }
 
-pub(super) fn open_outputs(outputs: &[Output]) -> anyhow::Result<Vec<Sink>> {
-    let open = |output: &Output| {
-        let Output::Jsonl(target) = output;
-        Ok(Sink::open(target)?)
-    };
+pub(super) fn open_outputs(outputs: &[Output]) -> Result<Vec<Opened>, OpenError> {
+    let open = |Output::Jsonl(target): &Output| Opened::open(target);
     outputs.iter().map(open).collect()
 }
 
-pub(super) fn serve(addr: std::net::SocketAddr, board: &Board) -> anyhow::Result<Server> {
-    let server = Server::start(addr, Telemetry::install(board.clone())?)?;
+pub(super) fn start_sinks(opened: Vec<Opened>) -> Result<Vec<Sink>, OpenError> {
+    opened.into_iter().map(Sink::start).collect()
+}
+
+pub(super) fn serve(listener: Listener, board: &Board) -> anyhow::Result<Server> {
+    let server = Server::start(listener, Telemetry::install(board.clone())?)?;
     // Not a log message: whoever asked for port 0 needs it whatever RUST_LOG says.
     eprintln!("serving metrics on http://{}/metrics", server.addr());
     Ok(server)
@@ -92,11 +95,27 @@ pub(super) fn report(summary: &Summary, board: &Board, outcome: Outcome) {
     }
 }
 
-pub(super) fn write_summary(path: &Path, summary: &Summary) -> anyhow::Result<()> {
-    let text = serde_json::to_string_pretty(summary)?;
-    std::fs::write(path, text + "\n").with_context(|| {
+/// Where the summary goes.
+#[derive(Debug)]
+pub(super) struct SummaryFile {
+    path: PathBuf,
+    file: File,
+}
+
+impl SummaryFile {
+    pub(super) fn create(path: &Path) -> anyhow::Result<Self> {
+        let file = File::create(path).with_context(|| Self::refused(path))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    pub(super) fn write(mut self, summary: &Summary) -> anyhow::Result<()> {
+        let text = serde_json::to_string_pretty(summary)? + "\n";
+        self.file.write_all(text.as_bytes()).with_context(|| Self::refused(&self.path))
+    }
+
+    fn refused(path: &Path) -> String {
         format!("cannot write the summary to {}: choose another path", path.display())
-    })
+    }
 }
 
 pub(super) fn warn_of_uncovered_links(reading: &ReadLoop) {

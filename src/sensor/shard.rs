@@ -5,7 +5,7 @@
 //! was joined.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
@@ -320,6 +320,36 @@ impl QueueShard {
     }
 }
 
+/// Whether a live worker goes on.
+#[derive(Debug, Default)]
+pub struct Pulse {
+    turns: AtomicU64,
+    is_stalled: AtomicBool,
+}
+
+impl Pulse {
+    /// So many turns were begun; only its worker calls it, with every batch.
+    #[inline]
+    pub fn beat(&self, turns: u64) {
+        self.turns.store(turns, Ordering::Relaxed);
+    }
+
+    /// How many turns were begun.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
+    /// Notes that it stands still, or no longer does; only the watch calls it.
+    pub fn set_stalled(&self, is_stalled: bool) {
+        self.is_stalled.store(is_stalled, Ordering::Relaxed);
+    }
+
+    /// Whether it stands still.
+    pub fn is_stalled(&self) -> bool {
+        self.is_stalled.load(Ordering::Relaxed)
+    }
+}
+
 /// All shards of a run, and the sinks.
 #[derive(Clone, Debug)]
 pub struct Board {
@@ -329,6 +359,8 @@ pub struct Board {
     pub queues: Vec<Arc<CachePadded<QueueShard>>>,
     /// One for each worker.
     pub workers: Vec<Arc<CachePadded<WorkerShard>>>,
+    /// One for each worker of a live capture.
+    pub pulses: Vec<Arc<CachePadded<Pulse>>>,
     /// Where records go, by name.
     pub sinks: Vec<(String, SinkHandle)>,
 }
@@ -352,6 +384,7 @@ impl Board {
         Self {
             readers: (0..readers).map(|_| Arc::new(CachePadded::new(reader()))).collect(),
             queues: Vec::new(),
+            pulses: Vec::new(),
             workers: (0..workers).map(|_| Arc::new(CachePadded::new(worker()))).collect(),
             sinks,
         }

@@ -8,10 +8,10 @@
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use core_affinity::CoreId;
 use crossbeam_queue::ArrayQueue;
 use crossbeam_utils::CachePadded;
 
+use super::cores::Pinning;
 use super::read::Stage;
 use super::rss::Steering;
 use super::shard::{ReaderFigures, WorkerFigures, WorkerShard};
@@ -31,9 +31,6 @@ const PARCELS_QUEUED_MAX: usize = 32;
 
 /// After so many ticks every worker gets what there is for it, and the time.
 const TICKS_BETWEEN_FLUSHES: u32 = 64;
-
-/// Core numbers from here on would overflow the system's affinity mask.
-const CORE_IDS_END: usize = 1024;
 
 /// What goes to a worker.
 #[derive(Debug)]
@@ -104,12 +101,12 @@ pub enum WorkerError {
 }
 
 impl Steer {
-    /// Starts one thread for each of `workers`, each pinned to a core of its own as far as there are cores.
+    /// Starts one thread for each of `workers`, each pinned to its core.
     pub fn start(
         ingest: Ingest<ByFiveTuple>,
         workers: Vec<WorkerParts>,
+        pinning: &Pinning,
     ) -> Result<Self, WorkerError> {
-        let cores = cores(workers.len());
         let steering = Steering::new(workers.len());
         let mut steer = Self {
             ingest,
@@ -127,11 +124,14 @@ impl Steer {
                 queue: Queue::new(PARCELS_QUEUED_MAX),
                 recycled: ArrayQueue::new(PARCELS_QUEUED_MAX + 2),
             });
-            let core = (!cores.is_empty()).then(|| cores[worker % cores.len()]);
+            let pinning = pinning.clone();
             let of_thread = OpenLane(Arc::clone(&lane));
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{worker}"))
-                .spawn(move || work(worker, core, &of_thread.0, parts))
+                .spawn(move || {
+                    pinning.pin(worker);
+                    work(&of_thread.0, parts);
+                })
                 .map_err(|source| WorkerError::Start { worker, source })?;
             steer.threads.push(thread);
             steer.lanes.push(lane);
@@ -217,12 +217,7 @@ impl Stage for Steer {
 }
 
 /// A worker's life.
-fn work(worker: usize, core: Option<CoreId>, lane: &Lane, parts: WorkerParts) {
-    if let Some(core) = core
-        && !core_affinity::set_for_current(core)
-    {
-        tracing::warn!(worker, core = core.id, "could not be pinned, the system moves it about");
-    }
+fn work(lane: &Lane, parts: WorkerParts) {
     let WorkerParts { mut tracker, mut records, shard } = parts;
     let mut figures = WorkerFigures::default();
     while let Some(Parcel { mut packets, now, quiet }) = lane.queue.pop() {
@@ -241,16 +236,4 @@ fn work(worker: usize, core: Option<CoreId>, lane: &Lane, parts: WorkerParts) {
     records.flush();
     figures.set(&tracker, records.counts());
     shard.store(&mut figures);
-}
-
-/// The cores that this process may use, those whose number can be told to the system.
-pub(super) fn cores(workers: usize) -> Vec<CoreId> {
-    let mut cores = core_affinity::get_core_ids().unwrap_or_default();
-    cores.retain(|core| core.id < CORE_IDS_END);
-    if cores.is_empty() {
-        tracing::warn!("the system does not tell which cores there are: workers are not pinned");
-    } else if cores.len() < workers {
-        tracing::warn!(workers, cores = cores.len(), "fewer cores than workers: cores are shared");
-    }
-    cores
 }

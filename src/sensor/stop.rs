@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 /// A flag that can be waited for. Cloning gives another handle to the same one.
@@ -25,6 +25,24 @@ struct Shared {
     /// What is closed when it is raised.
     bells: Mutex<Vec<UnixStream>>,
     changed: Condvar,
+    last: LastThings,
+}
+
+/// What is done before the process ends at once.
+#[derive(Default)]
+struct LastThings(Mutex<Vec<Box<dyn FnOnce() + Send>>>);
+
+impl std::fmt::Debug for LastThings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LastThings")
+    }
+}
+
+impl LastThings {
+    fn run(&self) {
+        let things = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        things.into_iter().for_each(|last| last());
+    }
 }
 
 impl Stop {
@@ -33,14 +51,28 @@ impl Stop {
         Self::default()
     }
 
-    /// Raised by SIGINT and SIGTERM from now on; the second one ends the process with this code.
-    pub fn on_signals(&self, code_at_once: i32) -> io::Result<()> {
+    /// Raised by SIGINT and SIGTERM from now on; the second one ends the process with this code. SIGHUP calls `hangup`; without one
+    /// it does what it did.
+    pub fn on_signals(
+        &self,
+        code_at_once: i32,
+        mut hangup: Option<impl FnMut() + Send + 'static>,
+    ) -> io::Result<()> {
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        if hangup.is_some() {
+            signals.add_signal(SIGHUP)?;
+        }
         let stop = self.clone();
         std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
             for signal in signals.forever() {
+                if signal == SIGHUP {
+                    tracing::info!(signal, "signal: outputs are opened anew");
+                    hangup.iter_mut().for_each(|hangup| hangup());
+                    continue;
+                }
                 if stop.shared.signalled.swap(true, Ordering::SeqCst) {
                     tracing::warn!(signal, "second signal: ending at once, records may be lost");
+                    stop.shared.last.run();
                     std::process::exit(code_at_once);
                 }
                 tracing::info!(signal, "signal: draining; once more ends at once");
@@ -48,6 +80,12 @@ impl Stop {
             }
         })?;
         Ok(())
+    }
+
+    /// For what must not be left undone even then: done before a second signal ends the process.
+    pub fn before_exit_at_once(&self, last: impl FnOnce() + Send + 'static) {
+        let mut things = self.shared.last.0.lock().unwrap_or_else(PoisonError::into_inner);
+        things.push(Box::new(last));
     }
 
     /// Raises it and wakes whoever waits.

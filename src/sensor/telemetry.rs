@@ -49,6 +49,8 @@ pub const METRIC_QUEUE_FRAMES_OFFERED: &str = "flowscope_queue_frames_offered_to
 pub const METRIC_QUEUE_FRAMES_DELIVERED: &str = "flowscope_queue_frames_delivered_total";
 /// Frames of a live queue that were lost, by `interface`, `queue` and `reason`.
 pub const METRIC_QUEUE_FRAMES_DROPPED: &str = "flowscope_queue_frames_dropped_total";
+/// 1 while a live worker stands still, else 0, by `worker`.
+pub const METRIC_WORKER_STALLED: &str = "flowscope_worker_stalled";
 /// Bytes of the capture read, as stored.
 pub const METRIC_CAPTURE_BYTES_READ: &str = "flowscope_capture_bytes_read_total";
 
@@ -63,6 +65,7 @@ struct Inner {
     trackers: Publisher,
     ledger: LedgerMetrics,
     queues: Vec<QueueMetrics>,
+    stalled: Vec<Gauge>,
 }
 
 impl Telemetry {
@@ -76,8 +79,16 @@ impl Telemetry {
             trackers: Publisher::without_histograms(Registry::global()),
             ledger: LedgerMetrics::new(board.sinks.len()),
             queues: board.queues.iter().map(|queue| QueueMetrics::new(queue)).collect(),
+            stalled: (0..board.pulses.len())
+                .map(|worker| gauge!(METRIC_WORKER_STALLED, "worker" => worker.to_string()))
+                .collect(),
         };
         Ok(Self { prometheus, board, inner: Mutex::new(inner) })
+    }
+
+    /// The first live worker that stands still.
+    pub fn stalled_worker(&self) -> Option<usize> {
+        self.board.pulses.iter().position(|pulse| pulse.is_stalled())
     }
 
     /// The exposition text, as of now.
@@ -86,6 +97,9 @@ impl Telemetry {
         let totals = inner.trackers.publish();
         inner.ledger.set(&self.board.figures());
         inner.queues.iter().zip(&self.board.queues).for_each(|(metrics, queue)| metrics.set(queue));
+        for (gauge, pulse) in inner.stalled.iter().zip(&self.board.pulses) {
+            gauge.set(f64::from(u8::from(pulse.is_stalled())));
+        }
         let mut text = self.prometheus.render();
         totals.render_histograms(&mut text);
         text
@@ -220,5 +234,6 @@ fn describe() {
     ] {
         describe_counter!(name, help);
     }
+    describe_gauge!(METRIC_WORKER_STALLED, "1 while a worker stands still, by worker.");
     describe_gauge!(METRIC_FRAMES_HELD, "Later fragments that wait for their first one.");
 }

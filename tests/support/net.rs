@@ -36,7 +36,8 @@ pub fn namespace(queues: u32) -> bool {
         skip(&format!("no veth pair can be made: {error}"));
         return false;
     }
-    for name in [PORT, PEER] {
+    // The loopback interface, for what is served there.
+    for name in ["lo", PORT, PEER] {
         ip(&format!("link set {name} up"));
     }
     true
@@ -54,6 +55,27 @@ fn try_ip(arguments: &str) -> io::Result<String> {
 /// Runs `ip` in this thread's namespace.
 pub fn ip(arguments: &str) -> String {
     try_ip(arguments).unwrap_or_else(|error| panic!("ip {arguments}: {error}"))
+}
+
+/// Lets an interface collect frames (GRO): a veth end then takes frames from XDP without a program of its own.
+pub fn collect_frames(interface: &str) {
+    const SET_GRO: [u32; 2] = [0x2c, 1];
+    // SAFETY: the call takes no pointer.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
+    assert!(fd >= 0, "{}", io::Error::last_os_error());
+    // SAFETY: the descriptor is new and nobody else's.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: all fields are integers, arrays of them, or pointers that may be null.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    assert!(interface.len() < request.ifr_name.len(), "{interface}");
+    for (to, from) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *to = from as libc::c_char;
+    }
+    let mut value = SET_GRO;
+    request.ifr_ifru.ifru_data = value.as_mut_ptr().cast();
+    // SAFETY: the request names a value of the two words that the command has, and both outlive the call.
+    let done = unsafe { libc::ioctl(socket.as_raw_fd(), 0x8946, &raw mut request) };
+    assert_eq!(done, 0, "{interface}: {}", io::Error::last_os_error());
 }
 
 /// A socket that sends whole frames out of an interface.

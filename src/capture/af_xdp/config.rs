@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 /// Sizes of a frame of the UMEM that the kernel takes: a power of two, at most a page.
-const FRAME_BYTES: [u32; 2] = [2048, 4096];
+const FRAME_BYTES: [u32; 2] = [2048, PAGE_BYTES];
+const PAGE_BYTES: u32 = 4096;
+
+/// What many NICs count their buffers in, rounding down (`SRRCTL.BSIZEPKT` of Intel's igb, igc and 82599).
+const NIC_UNIT_BYTES: u32 = 1024;
 
 /// What the kernel keeps free in front of each frame (`XDP_PACKET_HEADROOM`).
 const HEADROOM_BYTES: u32 = 256;
@@ -49,13 +53,14 @@ pub struct Config {
     pub(super) ip_only: bool,
     pub(super) kernel_time: bool,
     pub(super) take_traffic: bool,
+    pub(super) promiscuous: bool,
     pub(super) wait: Duration,
     pub(super) spin: Duration,
 }
 
 impl Config {
-    /// The defaults: every queue, one socket each, 32 768 frames of 2 048 bytes a queue (64 MiB), a ring of
-    /// 16 384, so that 1 M packets/s are taken without loss even if the reader is off its core for 16 ms.
+    /// The defaults: every queue, one socket each, promiscuous, 32 768 frames of 2 048 bytes a queue (64 MiB; pages and
+    /// 128 MiB without a copy), a ring of 16 384, so that 1 M packets/s are taken without loss even if the reader is off its core for 16 ms.
     pub fn builder() -> Builder {
         Builder {
             config: Self {
@@ -70,15 +75,24 @@ impl Config {
                 ip_only: false,
                 kernel_time: false,
                 take_traffic: false,
+                promiscuous: true,
                 wait: Duration::from_millis(100),
                 spin: Duration::from_micros(50),
             },
         }
     }
 
-    /// Bytes of a frame that one frame of the UMEM has room for.
+    /// Bytes of a frame that one frame of the UMEM has room for. Of a page, whole KiB: such a frame may be written to by a
+    /// NIC that counts in these.
     pub fn room_bytes(&self) -> u32 {
-        self.frame_bytes - HEADROOM_BYTES
+        let room = self.frame_bytes - HEADROOM_BYTES;
+        if self.frame_bytes == PAGE_BYTES { room - room % NIC_UNIT_BYTES } else { room }
+    }
+
+    /// The same, with a page for each frame, if it is not that already. What is left of 2 048 bytes is one whole KiB, and igb
+    /// hands on what is longer as two frames, 82599 not at all.
+    pub(super) fn in_pages(&self) -> Option<Self> {
+        (self.frame_bytes < PAGE_BYTES).then(|| Self { frame_bytes: PAGE_BYTES, ..self.clone() })
     }
 
     /// Bytes of memory that each queue takes.
@@ -126,7 +140,8 @@ impl Builder {
         self
     }
 
-    /// Bytes of each: 2048 or 4096, 256 of which the kernel keeps for itself.
+    /// Bytes of each: 2048 or 4096, 256 of which the kernel keeps for itself. Where no copy is made it is 4096, unless
+    /// frames come in several buffers anyway.
     pub fn frame_bytes(mut self, bytes: u32) -> Self {
         self.config.frame_bytes = bytes;
         self
@@ -168,6 +183,12 @@ impl Builder {
     /// gets to the host.
     pub fn take_traffic(mut self, take: bool) -> Self {
         self.config.take_traffic = take;
+        self
+    }
+
+    /// Whether frames to other hosts are taken as well (the default).
+    pub fn promiscuous(mut self, promiscuous: bool) -> Self {
+        self.config.promiscuous = promiscuous;
         self
     }
 
@@ -272,6 +293,13 @@ mod tests {
         assert_eq!(config.room_bytes(), 1792);
         assert_eq!(config.queue_bytes(), 64 << 20);
         assert!(config.fill_ring() == 2 * config.frames && config.frames > config.rx_ring);
+    }
+
+    #[test]
+    fn a_page_has_room_for_whole_kibibytes_and_for_a_whole_ethernet_frame() {
+        let pages = Config::builder().build().expect("valid").in_pages().expect("larger frames");
+        assert_eq!((pages.frame_bytes, pages.room_bytes()), (4096, 3072));
+        assert_eq!(pages.in_pages(), None);
     }
 
     #[test]

@@ -3,26 +3,23 @@
 use std::io::{self, ErrorKind};
 
 use super::config::{Config, Mode};
-use super::interface::Interface;
 use crate::capture::CaptureError;
+use crate::capture::nic::{Capability, Interface, Rights};
 use crate::capture::refuse::{error, refusal};
 
 /// Bytes of a frame beside what the MTU counts: an Ethernet header and two tags.
 const LINK_BYTES: u32 = 14 + 2 * 4;
 
-/// The capabilities that it takes; `effective` is the set that this thread has.
-pub(super) fn missing_rights(name: &str, effective: u64) -> Option<CaptureError> {
-    const SYS_ADMIN: u32 = 21;
-    const NEEDED: [(&str, u32); 3] = [("CAP_NET_RAW", 13), ("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
-    let has = |bit: u32| effective >> bit & 1 == 1;
-    let missing = NEEDED.iter().filter(|(_, bit)| !(has(*bit) || *bit == 39 && has(SYS_ADMIN)));
-    let missing: Vec<_> = missing.map(|(label, _)| *label).collect();
+/// The capabilities that it takes, of those that this thread has.
+pub(super) fn missing_rights(name: &str, rights: Rights) -> Option<CaptureError> {
+    let needed = [Capability::NET_RAW, Capability::NET_ADMIN, Capability::BPF, Capability::PERFMON];
+    let missing = rights.missing(&needed);
     if missing.is_empty() {
         return None;
     }
     Some(refusal(
         name,
-        "AF_XDP needs CAP_NET_RAW, CAP_NET_ADMIN and CAP_BPF",
+        "AF_XDP needs CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON",
         ErrorKind::PermissionDenied,
         format!("this process has no {}", missing.join(" and no ")),
         "give it these capabilities (AmbientCapabilities= of systemd, or setcap on the binary), or start it as root",
@@ -163,10 +160,19 @@ pub(super) fn not_bound(
     error(name, what, system, mend)
 }
 
+/// What to do when the interface does not take frames to others.
+pub(super) fn not_promiscuous(name: &str, system: io::Error) -> CaptureError {
+    let mend = match system.raw_os_error() {
+        Some(libc::EPERM) => "give CAP_NET_RAW",
+        _ => "do without (promiscuous), where frames to this host alone are wanted",
+    };
+    error(name, "making the interface promiscuous", system, mend)
+}
+
 /// What to do when the program does not load.
 pub(super) fn not_loaded(name: &str, system: io::Error) -> CaptureError {
     let mend = match system.raw_os_error() {
-        Some(libc::EPERM) => "give CAP_BPF and CAP_NET_ADMIN",
+        Some(libc::EPERM | libc::EACCES) => "give CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
         _ => "capture it by AF_PACKET; a kernel of 5.9 or newer should load it, please report this",
     };
     error(name, "loading the XDP program", system, mend)
@@ -196,14 +202,18 @@ mod tests {
 
     #[test]
     fn each_missing_capability_is_named() {
-        let all = 1 << 13 | 1 << 12 | 1 << 39;
-        let text = |effective| missing_rights("eth9", effective).map(|error| error.to_string());
+        let all = 1 << 13 | 1 << 12 | 1 << 39 | 1 << 38;
+        let text =
+            |bits| missing_rights("eth9", Rights::from_bits(bits)).map(|error| error.to_string());
         assert_eq!(text(all), None);
-        assert_eq!(text(1 << 13 | 1 << 12 | 1 << 21), None, "CAP_SYS_ADMIN contains CAP_BPF");
-        let one = text(1 << 12 | 1 << 39).expect("one is missing");
+        assert_eq!(text(1 << 13 | 1 << 12 | 1 << 21), None, "CAP_SYS_ADMIN contains both");
+        let one = text(1 << 12 | 1 << 39 | 1 << 38).expect("one is missing");
         assert!(one.contains("this process has no CAP_NET_RAW; give it"), "{one}");
         let none = text(0).expect("all are missing");
-        assert!(none.contains("no CAP_NET_RAW and no CAP_NET_ADMIN and no CAP_BPF;"), "{none}");
+        assert!(
+            none.contains("no CAP_NET_RAW and no CAP_NET_ADMIN and no CAP_BPF and no CAP_PERFMON;"),
+            "{none}"
+        );
     }
 
     #[test]

@@ -1,0 +1,216 @@
+"""What a run comes to: whether it is as it should be, a table, a picture and the machine."""
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import plot
+
+# Of what the bare receiver of the same backend gets, and what is aimed at.
+SHARE_MIN = 0.8
+SHARE_AIM = 0.9
+
+
+class Machine:
+    """What it is, and how busy it was with other things."""
+
+    def __init__(self):
+        self.load_before = os.getloadavg()
+        self.before = self.times()
+
+    @staticmethod
+    def times():
+        return [int(n) for n in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]]
+
+    def end(self):
+        self.load_after = os.getloadavg()
+        used = [after - before for before, after in zip(self.before, self.times())]
+        self.stolen_percent = 100 * used[7] / max(sum(used[:8]), 1)
+
+    def lines(self):
+        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.M)
+        memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"))
+        system = re.search(r'^PRETTY_NAME="(.*)"', Path("/etc/os-release").read_text(encoding="utf-8"), re.M)
+        virtual = ", a virtual machine" if re.search(r"^flags.*\bhypervisor\b", cpuinfo, re.M) else ""
+        yield (
+            f"{os.cpu_count()} × {model.group(1) if model else platform.machine()}{virtual},"
+            f" {int(memory.group(1)) / 1048576:.0f} GiB, kernel {'.'.join(platform.release().split('.')[:2])},"
+            f" {system.group(1) if system else platform.system()}."
+        )
+        loads = ", ".join(f"{load:.1f}" for load in self.load_before)
+        yield (
+            f"Load before the run {loads}; after it {self.load_after[0]:.1f}; {self.stolen_percent:.1f} % of the processors' time"
+            " was taken by the host."
+        )
+        if self.load_before[0] > 0.5:
+            yield "**The machine was not quiet: other work ran at the same time, and no figure here is to be quoted.**"
+
+
+@dataclass
+class Run:
+    options: object
+    machine: Machine
+    bed: object
+    found: list
+    # Trials at a million packets a second.
+    held: list
+    # Peers that failed, and why.
+    broken: dict
+    inexact: list
+    absent: list
+    seconds: float
+
+    def of(self, receiver, size, flows=None):
+        return next(
+            (one for one in self.found if (one.receiver, one.size) == (receiver, size) and flows in (None, one.flows)), None
+        )
+
+    def shares(self):
+        """Of flowscope to the bare receiver of its backend: without loss, and in overload."""
+        for one in self.found:
+            if not one.receiver.startswith("flowscope-"):
+                continue
+            bare = self.of(one.receiver.replace("flowscope-", "bare-"), one.size)
+            if bare and bare.rate:
+                yield one, bare, one.rate / bare.rate, one.overload / bare.overload
+
+    def failures(self):
+        failures = [f"not exact: {fault}" for fault in self.inexact]
+        for one, bare, share, _ in self.shares():
+            if share < SHARE_MIN:
+                failures.append(
+                    f"{one.receiver}, {one.size} bytes, {one.flows} flows: {share:.0%} of what {bare.receiver} gets,"
+                    f" wanted are {SHARE_MIN:.0%}{unshown(one)}"
+                )
+        for trial in self.held:
+            if trial.loss or trial.exact != "yes":
+                failures.append(
+                    f"{trial.receiver}, {trial.flows} flows: {trial.loss} of {trial.sent} frames lost at {trial.rate:.0f}/s, asked {trial.asked}/s"
+                )
+            elif trial.rate < 0.98 * float(trial.asked):
+                failures.append(f"{trial.receiver}, {trial.flows} flows: the generator sent {trial.rate:.0f}/s of {trial.asked}/s")
+        for one in self.found:
+            if one.receiver.startswith(("flowscope-", "bare-", "xdp-")):
+                continue
+            ours = [own for own in self.found if own.receiver.startswith("flowscope-")
+                    and (own.size, own.flows) == (one.size, one.flows)]
+            for own in ours:
+                if own.rate <= one.rate:
+                    failures.append(
+                        f"{one.receiver}, {one.size} bytes, {one.flows} flows: {one.rate:.0f}/s without loss, {own.receiver} {own.rate:.0f}/s{unshown(own)}"
+                    )
+        return failures
+
+
+def write(folder, run, failures):
+    (folder / "line-rate.svg").write_text(plot.svg(run.found), encoding="utf-8")
+    (folder / "line-rate.md").write_text("\n".join(lines(run, failures)) + "\n", encoding="utf-8")
+    print((folder / "line-rate.md").read_text(encoding="utf-8"))
+
+
+def lines(run, failures):
+    options, bed = run.options, run.bed
+    yield f"# Line rate, {folder_date(options.out)}"
+    yield ""
+    yield from run.machine.lines()
+    if options.note:
+        yield options.note
+    yield ""
+    if bed.real:
+        yield f"From {bed.tx} to {bed.rx}, {options.queues} queue(s)."
+    else:
+        yield f"A veth pair with {options.queues} queue(s). " + (
+            "The kernel's side of receiving ran on the receiver's core, above it in priority: one core does all that receiving takes."
+            if options.napi == "receiver"
+            else "The kernel's side of receiving ran on the generator's core: the receiver's core did what is behind it."
+        )
+    yield (
+        f"Generator on core {listed(options.tx_cores)}, receiver on core {listed(options.rx_cores)}, with all its threads."
+        f" Trials of {options.seconds:g} s, loss wanted {options.loss:g} %, resolution {options.resolution:g} %, "
+        + ("one trial a rate." if options.tries == 1 else f"a rate passes when one of {options.tries} trials does.")
+    )
+    yield (
+        "Sizes are those of RFC 2544, FCS included; frames here have none and are 4 bytes shorter. imix is 64, 594 and 1518 as"
+        " 7:4:1. UDP, one direction, flows in turns. flowscope has its defaults, metrics scraped every second, and no output for records."
+    )
+    yield f"The run took {run.seconds / 60:.0f} minutes. `trials.csv` has every trial, `line-rate.csv` what is below."
+    if run.absent:
+        yield f"Not installed: {', '.join(run.absent)}."
+    for name, why in run.broken.items():
+        yield f"{name} failed and is left out: {why}."
+    yield ""
+    yield "## Highest rate without loss"
+    yield ""
+    yield "M packets/s; in brackets what came through of all that the generator can. ≥: the generator gave no more."
+    yield ""
+    columns = sorted({(one.receiver, one.flows) for one in run.found}, key=lambda c: order(run, c))
+    yield "| bytes | " + " | ".join(f"{name}, {short(flows)} flows" for name, flows in columns) + " |"
+    yield "|---" * (len(columns) + 1) + "|"
+    for size in options.sizes:
+        cells = []
+        for name, flows in columns:
+            one = run.of(name, size, flows)
+            more = "≥ " if one and one.limit == "generator" else ""
+            cells.append(f"{more}{one.rate / 1e6:.2f} ({one.overload / 1e6:.2f})" if one else "")
+        yield f"| {size} | " + " | ".join(cells) + " |"
+    shares = list(run.shares())
+    if shares:
+        yield ""
+        yield "## flowscope, as a share of the bare receiver of the same backend"
+        yield ""
+        yield f"Without loss, and in overload. {SHARE_MIN:.0%} are wanted without loss, {SHARE_AIM:.0%} are the aim."
+        yield ""
+        kinds = list(dict.fromkeys((one.receiver, one.flows) for one, *_ in shares))
+        yield "| bytes | " + " | ".join(f"{name}, {short(flows)} flows" for name, flows in kinds) + " |"
+        yield "|---" * (len(kinds) + 1) + "|"
+        for size in options.sizes:
+            cells = []
+            for kind in kinds:
+                cell = next(
+                    (f"{share:.0%}, {over:.0%}" for one, _, share, over in shares if (one.receiver, one.flows, one.size) == (*kind, size)), ""
+                )
+                cells.append(cell)
+            yield f"| {size} | " + " | ".join(cells) + " |"
+    if run.held:
+        yield ""
+        yield f"## A million packets a second of 64 bytes, {options.hold_seconds:g} s"
+        yield ""
+        yield "| receiver | flows | sent | a second | lost | where | µs of processor a packet: process, driver |"
+        yield "|---|---|---|---|---|---|---|"
+        for t in run.held:
+            cost = [1e6 * used / max(t.delivered, 1) for used in (t.cpu_s, t.napi_s)]
+            yield f"| {t.receiver} | {t.flows} | {t.sent} | {t.rate:.0f} | {t.loss} | {t.dropped} | {cost[0]:.2f}, {cost[1]:.2f} |"
+    yield ""
+    yield "## What was to be met"
+    yield ""
+    if failures:
+        yield from (f"- NOT MET: {failure}" for failure in failures)
+    else:
+        yield "All of it."
+
+
+def unshown(one):
+    """What a low figure is not: the receiver's."""
+    return ", where the generator could not keep its rate: nothing is shown" if one.limit == "generator" else ""
+
+
+def order(run, column):
+    return next(number for number, one in enumerate(run.found) if (one.receiver, one.flows) == column)
+
+
+def folder_date(out):
+    return Path(out).name.removesuffix("-line-rate")
+
+
+def listed(cores):
+    return ", ".join(map(str, cores))
+
+
+def short(count):
+    for unit, name in ((1_000_000, " M"), (1000, " k")):
+        if count >= unit and count % unit == 0:
+            return f"{count // unit}{name}"
+    return str(count)
