@@ -5,6 +5,8 @@
 #[allow(dead_code, reason = "shared with the backends' tests, which use other parts of it")]
 #[path = "support/net.rs"]
 mod net;
+#[path = "support/tun.rs"]
+mod tun;
 #[path = "support/wire.rs"]
 mod wire;
 
@@ -253,7 +255,7 @@ fn a_filter_gives_the_records_of_a_replay_and_runs_in_the_kernel_where_it_can() 
             return;
         }
         // The kernel lets tagged frames through, whose lengths it does not know.
-        let filter = ["--filter", "not port 80 and (udp or vlan) and greater 60"];
+        let filter = ["--filter", "not port 80 and (udp or vlan) and greater 100"];
         let summary = live_and_replayed(backend, &frames, &filter);
         let (offered, delivered, dropped) = sums(&summary);
         let filtered = summary["frames_filtered"].as_u64().expect("a number");
@@ -266,6 +268,29 @@ fn a_filter_gives_the_records_of_a_replay_and_runs_in_the_kernel_where_it_can() 
             _ => assert!(filtered > 0 && offered < all / 2, "{offered} of {all}, {filtered}"),
         }
     }
+}
+
+#[test]
+fn what_no_other_backend_reads_is_captured_by_libpcap() {
+    if !namespace(1) {
+        return;
+    }
+    let mut tun = match tun::Tun::new("fstun0", tun::PPP) {
+        Ok(tun) => tun,
+        Err(error) => return net::skip(&format!("no tun device can be made: {error}")),
+    };
+    let scratch = Scratch::new("tun");
+    let sum = scratch.path("summary.json");
+    let live = Live::start(&["-i", "fstun0", "--summary", &sum]);
+    (0..100).for_each(|number| tun.receive(&wire::udp(1, number, 100)[14..]));
+    live.signal(libc::SIGTERM);
+    let (code, messages) = live.end();
+    assert_eq!(code, Some(0), "{messages}");
+    assert!(messages.contains("libpcap is tried, because AF_PACKET will not do"), "{messages}");
+    assert!(messages.contains("fstun0: libpcap, Linux cooked v1"), "{messages}");
+    let summary = json(&sum);
+    balanced(&summary);
+    assert_eq!(summary["packets_tracked"], 100, "{summary:#}");
 }
 
 #[test]
