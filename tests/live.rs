@@ -406,23 +406,22 @@ fn an_interface_that_is_away_at_the_end_is_told_and_what_came_before_is_kept() {
     }
 }
 
-/// Sends frames until some of them were tracked again.
-fn watched_again(live: &Live, flow: u16) -> u64 {
-    let tracked = || {
+/// Sends frames of a flow, the so-manieth of the run, until it is there.
+fn watched_again(live: &Live, flow: u16) {
+    let created = || {
         let (_, text) = live.page("/metrics");
-        let line = text.lines().find(|line| line.starts_with("flowscope_frames_tracked_total "));
+        let line = text.lines().find(|line| line.contains("flows_created_total{l4=\"udp\"}"));
         line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).expect("a metric")
     };
-    let before = tracked();
     let sender = Sender::new(PEER);
-    let mut sent = 0;
-    until("frames are tracked again", || {
+    let mut number = 0;
+    until("the flow is tracked", || {
         // Not every one: the other end of the pair may be down.
-        sent += u64::from(sender.send(&wire::udp(flow, sent as u32, 100)).is_ok());
+        let _ = sender.send(&wire::udp(flow, number, 100));
+        number += 1;
         std::thread::sleep(Duration::from_millis(5));
-        tracked() > before
+        created() >= u64::from(flow)
     });
-    sent
 }
 
 #[test]
@@ -460,7 +459,9 @@ fn an_interface_that_comes_back_is_watched_again_and_the_counts_go_on() {
         let (offered, delivered, dropped) = sums(&summary);
         assert_eq!(offered, delivered + dropped, "{backend}");
         assert_eq!(summary["packets_tracked"], delivered, "{backend}");
-        assert_eq!(summary["flows"], 3, "{backend}: {summary:#}");
+        // Until the second socket of a group has joined, its flows come to the first.
+        let flows = summary["flows"].as_u64();
+        assert!(flows.is_some_and(|flows| (3..=5).contains(&flows)), "{backend}: {summary:#}");
         assert!(
             summary["errors"].as_array().is_some_and(|errors| errors.len() >= 2),
             "{summary:#}"
