@@ -12,7 +12,7 @@ targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=(x86_64-apple-darwin x86_64-unknown-freebsd x86_64-pc-windows-gnu)
 for target in "${targets[@]}"; do
     # A toolchain that does not come from rustup, or one that gets nothing more, has what it has.
-    if ! rustup target list --installed | grep -qxF "$target" && ! rustup target add "$target"; then
+    if ! rustup target list --installed | grep -qxF "$target" && ! timeout 120 rustup target add "$target"; then
         say "SKIPPED: $target: this toolchain does not have its standard library, and none is to be had"
         continue
     fi
