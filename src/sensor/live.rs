@@ -1,6 +1,6 @@
 //! A live run: interfaces in, records and metrics out, until a signal.
 //!
-//! Contract: run to completion, or steered; [`launch`] starts the threads of either. What cannot work is refused before the first
+//! Contract: run to completion, or steered; `launch` starts the threads of either. What cannot work is refused before the first
 //! frame. At the end nothing new is taken, what is in the rings is tracked, every live flow ends with a record, and the ledger is
 //! drawn up: what the queues were offered is what they lost, by reason, and what the workers tracked, filtered or could not match.
 
