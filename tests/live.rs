@@ -398,7 +398,7 @@ fn stands_still(backend: &str, more: &[&str]) {
     let scratch = Scratch::new(&format!("still-{backend}"));
     let sum = scratch.path("summary.json");
     let arguments = ["-i", PORT, "--backend", backend, "--summary", &sum];
-    let live = Live::start(&[&arguments, more].concat());
+    let live = Live::start(&[&arguments[..], more].concat());
     live.signal(libc::SIGSTOP);
     send_too_many();
     live.signal(libc::SIGCONT);
@@ -509,13 +509,19 @@ struct Held(i32);
 
 impl Held {
     fn new(live: &Live, name: &str) -> Self {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", live.child.id())).expect("threads");
-        let mut ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+        let tasks = format!("/proc/{}/task", live.child.id());
         let is_it = |id: &i32| {
-            let comm = std::fs::read_to_string(format!("/proc/{}/task/{id}/comm", live.child.id()));
+            let comm = std::fs::read_to_string(format!("{tasks}/{id}/comm"));
             comm.is_ok_and(|comm| comm.trim() == name)
         };
-        let thread = ids.find(is_it).expect("a thread of that name");
+        let mut thread = 0;
+        // It may not have begun.
+        until("there is a thread of that name", || {
+            let ids = std::fs::read_dir(&tasks).expect("threads");
+            let mut ids = ids.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+            thread = ids.find(is_it).unwrap_or(0);
+            thread != 0
+        });
         let null = std::ptr::null_mut::<libc::c_void>();
         // SAFETY: these requests read and write no memory; the thread is one of our child's.
         unsafe {
@@ -589,7 +595,7 @@ fn a_steered_worker_that_stands_still_is_told_and_the_reader_waits_for_it_and_wh
         let scratch = Scratch::new(&format!("held-{backend}"));
         let sum = scratch.path("summary.json");
         let arguments = ["-i", PORT, "--backend", backend, "--summary", &sum];
-        let live = Live::start(&[&arguments, steered(backend)].concat());
+        let live = Live::start(&[&arguments[..], steered(backend)].concat());
         let held = Held::new(&live, "worker-1");
         until("it is told", || live.page("/readyz").0 == 503);
         assert_eq!(live.page("/readyz").1, "worker 1 stands still\n");
@@ -624,7 +630,7 @@ fn flows_of_a_steered_run_end_while_nothing_comes() {
         let output = format!("jsonl:{out}");
         let timeout = ["--idle-timeout", "udp=100ms"];
         let arguments = ["-i", PORT, "--backend", backend, "--output", &output];
-        let live = Live::start(&[&arguments, &timeout, steered(backend)].concat());
+        let live = Live::start(&[&arguments[..], &timeout, steered(backend)].concat());
         let sender = Sender::new(PEER);
         (0..40).for_each(|flow| sender.send(&wire::udp(flow, 0, 100)).expect("sent"));
         until("forty records", || lines(&out) == 40);
