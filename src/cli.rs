@@ -97,9 +97,11 @@ mod tests {
         assert!(refusal(&["--max-flows", "0"]).contains("--max-flows 0"));
         assert!(refusal(&["--max-flows", "3", "--workers", "4"]).contains("--workers 4"));
         assert!(refusal(&["-o", "jsonl:-", "-o", "jsonl:-"]).contains("standard output"));
-        // Every machine has core 0, and nobody has core 1023 switched on.
-        assert!(refusal(&["--cores", "0", "--workers", "2"]).contains("1 of the 2 cores"));
-        assert!(refusal(&["--cores", "0,1023"]).contains("core 1023 is not online"));
+        // A core that this process may use; nobody has core 1023 switched on.
+        let core = crate::sensor::cores::allowed()[0].to_string();
+        assert!(refusal(&["--cores", &core, "--workers", "2"]).contains("1 of the 2 cores"));
+        let far = format!("{core},1023");
+        assert!(refusal(&["--cores", &far]).contains("core 1023 is not online"));
         assert!(refusal(&["--filter", "tcp prot 80"]).contains("tcp prot 80"));
     }
 }

@@ -2,16 +2,20 @@
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code)]
 
+#[allow(dead_code, reason = "shared with other tests, which use other parts of it")]
 #[path = "support/net.rs"]
 mod net;
 #[path = "support/suite.rs"]
 mod suite;
+#[path = "support/tun.rs"]
+mod tun;
 #[path = "support/wire.rs"]
 mod wire;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use flowscope::capture::Capture;
 use flowscope::capture::filter::Filter;
 use flowscope::capture::live::LiveCapture;
 use flowscope::capture::pcap_live::{Builder, Config, PcapLive};
@@ -19,6 +23,7 @@ use flowscope::{Frame, LinkType, Timestamp};
 
 use net::{PEER, PORT, Sender, drop_capabilities, ip, namespace};
 use suite::{finish, read};
+use tun::Tun;
 
 /// 16 MiB, in blocks of 256 KiB. A block is taken when its time is over, however little is in it.
 fn small() -> Builder {
@@ -230,6 +235,51 @@ fn the_loopback_interface_gives_each_frame_once() {
     assert_eq!(read(&mut capture, 10).len(), 10);
     let (left, counts) = finish(&mut capture);
     assert_eq!((left, counts.offered, counts.delivered), (0, 10, 10));
+}
+
+#[test]
+fn interfaces_without_ethernet_are_read_and_filtered_where_that_can_be() {
+    // What frames begin with, and how many bytes come before their IP header.
+    let cases = [
+        (tun::NONE, LinkType::RAW, 0, "filter of "),
+        (tun::PPP, LinkType::LINUX_SLL, 16, "filter in user space"),
+    ];
+    for (hardware, link, header, where_filtered) in cases {
+        if !namespace(1) {
+            return;
+        }
+        let mut tun = match Tun::new("fstun0", hardware) {
+            Ok(tun) => tun,
+            Err(error) => return net::skip(&format!("no tun device can be made: {error}")),
+        };
+        let config = filtered("udp and greater 100").build().expect("valid");
+        let mut capture = PcapLive::open("fstun0", suite::ID, &config).expect("it opens");
+        assert_eq!(capture.link(), link);
+        let description = capture.description();
+        assert!(description.contains(where_filtered), "{description}");
+        let packet = |number, bytes| wire::udp(1, number, bytes)[14..].to_vec();
+        for number in 0..300 {
+            let mut tcp = packet(number, 200);
+            tcp[9] = 6;
+            tun.receive(&tcp);
+            tun.receive(&packet(number, 60));
+            tun.receive(&packet(number, 200));
+        }
+        let mut got = Vec::new();
+        let start = Instant::now();
+        while got.len() < 300 && start.elapsed() < suite::PATIENCE {
+            let batch = capture.with_batch(|batch| {
+                got.extend(batch.iter().map(|f| (f.link, f.wire_len, f.data.to_vec())));
+            });
+            batch.expect("no error").expect("not the end");
+        }
+        for (number, (found, wire_len, data)) in got.iter().enumerate() {
+            assert_eq!((*found, *wire_len as usize), (link, header + 186));
+            assert_eq!(data[header..], packet(number as u32, 200));
+        }
+        let (left, counts) = finish(&mut capture);
+        assert_eq!((left, counts.offered, counts.delivered), (0, 300, 300), "{link}");
+    }
 }
 
 #[test]

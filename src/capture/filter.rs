@@ -21,7 +21,7 @@ const EXPRESSION_BYTES_MAX: usize = 16 * 1024;
 const EXPRESSION_WORDS_MAX: usize = 512;
 
 /// Longest program before it is optimised, in instructions: some 100 hosts, 85 networks, 48 ports or 32 ranges of ports. Within
-/// it, optimising for all link types takes a second at most (docs/ARCHITECTURE.md).
+/// it, optimising for all link types takes less than a second (docs/ARCHITECTURE.md).
 const PLAIN_INSTRUCTIONS_MAX: usize = 3072;
 
 /// Link types that are decoded; for each of them the expression is a program of its own.

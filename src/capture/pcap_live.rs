@@ -63,6 +63,8 @@ pub struct PcapLive {
     read: u64,
     /// Those of them that the filter did not want, and that nothing before us could refuse.
     refused: u64,
+    /// And those for which there was no room.
+    lost: u64,
     /// Frames handed out.
     delivered: u64,
 }
@@ -177,6 +179,7 @@ impl PcapLive {
             counted: Counted::from(found),
             read: 0,
             refused: 0,
+            lost: 0,
             delivered: 0,
         })
     }
@@ -201,12 +204,13 @@ impl PcapLive {
         let offered = if imp::COUNTS_TELL_THE_END {
             (received + dropped_by_interface).saturating_sub(self.refused)
         } else {
-            self.delivered + dropped + dropped_by_interface
+            self.delivered + self.lost + dropped + dropped_by_interface
         };
         let mut counts =
             QueueCounts { offered, delivered: self.delivered, ..QueueCounts::default() };
         counts.dropped[DropReason::RingFull as usize] = dropped;
         counts.dropped[DropReason::Driver as usize] = dropped_by_interface;
+        counts.dropped[DropReason::Socket as usize] = self.lost;
         counts
     }
 
@@ -214,7 +218,7 @@ impl PcapLive {
     fn fill(&mut self) -> io::Result<usize> {
         let Self { capture, batch: Batch { memory, places }, filter, link, id, .. } = self;
         places.clear();
-        let (mut end, mut refused) = (0, 0);
+        let (mut end, mut refused, mut lost) = (0, 0, 0);
         let read = capture.dispatch(Some(BATCH_FRAMES_MAX), |packet| {
             let header = packet.header;
             let nanos = header.ts.tv_sec as u64 * 1_000_000_000
@@ -222,20 +226,22 @@ impl PcapLive {
             let ts = Timestamp::from_nanos(nanos);
             let (wire_len, data) = (header.len, packet.data);
             let frame = Frame { ts, wire_len, link: *link, interface: *id, data };
-            let wanted = filter.as_ref().is_none_or(|filter| filter.matches(&frame));
-            // No longer than was asked for, so that a batch has room in the memory.
-            let room = memory.get_mut(end..end + data.len()).filter(|_| wanted);
-            match room {
-                Some(room) => {
-                    room.copy_from_slice(data);
-                    end += data.len();
-                    places.push(Place { ts, wire_len, end });
-                }
-                None => refused += 1,
+            if !filter.as_ref().is_none_or(|filter| filter.matches(&frame)) {
+                refused += 1;
+                return;
             }
+            // There is room, unless libpcap gives more or longer ones than it was asked for.
+            let Some(room) = memory.get_mut(end..end + data.len()) else {
+                lost += 1;
+                return;
+            };
+            room.copy_from_slice(data);
+            end += data.len();
+            places.push(Place { ts, wire_len, end });
         });
         self.refused += refused;
-        self.read += (self.batch.places.len() as u64) + refused;
+        self.lost += lost;
+        self.read += self.batch.places.len() as u64 + refused + lost;
         read.map_err(refuse::said)
     }
 

@@ -222,8 +222,9 @@ pub struct ReplayArgs {
     long_about = "\
 Captures on SPAN or TAP ports, tracks the flows and writes one record for each flow that ends, and one for each that has
 gone on for the active timeout, until SIGINT or SIGTERM: then every live flow ends with a record. One pinned worker has one
-queue of every interface; with --steer one pinned thread reads all of them for the workers. Every frame that a queue had is accounted for: tracked, filtered out, unmatched, or lost under a
-named reason.
+queue of every interface; with --steer one pinned thread reads all of them for the workers. Every frame that a queue had is
+accounted for: tracked, filtered out, unmatched, or lost under a named reason. A port that goes away is waited for. SIGHUP opens
+the files of --output anew.
 
 The ports are only listened to. AF_XDP takes frames off a port before the host's own network stack sees them, so it refuses a
 port that the host uses, unless --take-traffic says that this is wanted. auto takes AF_XDP where it will do, else AF_PACKET, else

@@ -72,7 +72,7 @@ Exit codes:
        the ledger balances
     1  something failed while running; the message says what
     2  the command line was refused; nothing was read or written
-    3  a capture file is broken, or every interface went away: what could be read was processed and written
+    3  a capture file is broken, or an interface was away at the end: what could be read was processed and written
     4  records could not be written to an output; they are counted as dropped
     5  the ledger does not balance: a bug of flowscope, please report it
     6  doctor found something that should be mended: a warning

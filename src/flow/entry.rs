@@ -21,7 +21,7 @@ const COARSE_SHIFT: u32 = 30;
 /// A time in coarse units; never [`NEVER`].
 #[inline]
 pub fn coarse(ts: Timestamp) -> u32 {
-    u32::try_from(ts.as_nanos() >> COARSE_SHIFT).map_or(NEVER - 1, |units| units.min(NEVER - 1))
+    (ts.as_nanos() >> COARSE_SHIFT).min(u64::from(NEVER - 1)) as u32
 }
 
 /// When a coarse time begins.

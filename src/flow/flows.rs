@@ -187,7 +187,8 @@ impl<K: Copy + Eq> Flows<K> {
         }
         let hot = &mut self.hot[slot as usize];
         let now = coarse(packet.ts);
-        if now >= hot.active_due && hot.active_due != NEVER {
+        // Never for `NEVER`, which no coarse time reaches.
+        if now >= hot.active_due {
             self.report(slot, ears);
         }
 
