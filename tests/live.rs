@@ -16,6 +16,7 @@ use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -33,8 +34,10 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new(name: &str) -> Self {
-        let dir =
-            std::env::temp_dir().join(format!("flowscope-live-{name}-{}", std::process::id()));
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = format!("flowscope-live-{name}-{}-{number}", std::process::id());
+        let dir = std::env::temp_dir().join(dir);
         std::fs::create_dir_all(&dir).expect("a directory");
         Self(dir)
     }
@@ -204,15 +207,21 @@ fn sums(summary: &Value) -> (u64, u64, u64) {
     )
 }
 
-/// Sends the frames of the captures to a live run, which must have them all: how many they are, its summary, and whether its
-/// records are those of a replay.
-fn live_and_replayed(backend: &str, frames: &[Vec<u8>], more: &[&str]) -> Value {
+/// Sends frames to a live run and replays them, both with what `both` says: its summary, and its records, which are those of the
+/// replay.
+fn live_and_replayed(
+    backend: &str,
+    frames: &[Vec<u8>],
+    both: &[&str],
+    of_live: &[&str],
+) -> (Value, BTreeMap<String, usize>) {
     let scratch = Scratch::new(&format!("all-{backend}"));
     let (out, sum) = (scratch.path("live.jsonl"), scratch.path("summary.json"));
     let output = format!("jsonl:{out}");
     let mut arguments = vec!["-i", PORT, "--backend", backend, "--output", &output];
     arguments.extend(["--summary", &sum]);
-    arguments.extend(more);
+    arguments.extend(both);
+    arguments.extend(of_live);
     let live = Live::start(&arguments);
     let sender = Sender::new(PEER);
     for (number, frame) in frames.iter().enumerate() {
@@ -227,11 +236,16 @@ fn live_and_replayed(backend: &str, frames: &[Vec<u8>], more: &[&str]) -> Value 
     assert_eq!(code, Some(0), "{backend}: {messages}");
     let summary = json(&sum);
     balanced(&summary);
-    let (found, expected) = (records(&out), replayed(&scratch, frames, more));
+    let (found, expected) = (records(&out), replayed(&scratch, frames, both));
     assert!(expected.len() > 100, "only {} kinds of records", expected.len());
     let wrong: Vec<_> = expected.iter().filter(|(line, n)| found.get(*line) != Some(n)).collect();
     assert!(wrong.is_empty() && found.len() == expected.len(), "{backend}: {wrong:#?}");
-    summary
+    (summary, found)
+}
+
+/// How a steered run with two workers is asked for; libpcap has no other way.
+fn steered(backend: &str) -> &'static [&'static str] {
+    if backend == "pcap" { &["--workers", "2"] } else { &["--steer", "--workers", "2"] }
 }
 
 #[test]
@@ -241,8 +255,37 @@ fn every_frame_of_the_captures_gives_the_records_that_a_replay_gives() {
         if !namespace(1) {
             return;
         }
-        let summary = live_and_replayed(backend, &frames, &[]);
+        let (summary, _) = live_and_replayed(backend, &frames, &[], &[]);
         assert_eq!(sums(&summary), (frames.len() as u64, frames.len() as u64, 0), "{backend}");
+    }
+}
+
+#[test]
+fn a_steered_run_gives_the_records_of_a_replay_and_every_fragment_and_error_finds_its_flow() {
+    const FLOWS: u16 = 200;
+    let mut frames = wire::of_captures(1514);
+    for flow in 5000..5000 + FLOWS {
+        let whole = wire::udp(flow, 0, 100);
+        let [first, later] = wire::fragments(&whole, flow);
+        let error = wire::port_unreachable(&whole);
+        // Later fragments before what says which flow they are of, and without it for a tenth.
+        frames.extend([later, whole]);
+        frames.extend((flow % 10 != 0).then_some(first));
+        frames.push(error);
+    }
+    let all = frames.len() as u64;
+    for backend in BACKENDS {
+        if !namespace(1) {
+            return;
+        }
+        let (summary, records) = live_and_replayed(backend, &frames, &[], steered(backend));
+        assert_eq!(sums(&summary), (all, all, 0), "{backend}");
+        assert_eq!(summary["queues"].as_array().map(Vec::len), Some(1), "{summary:#}");
+        let is_whole = |line: &&String| {
+            line.contains("\"packets_initiator\":3,") && line.contains("\"icmp_errors\":1")
+        };
+        let whole = records.keys().filter(is_whole).count();
+        assert!(whole >= usize::from(FLOWS) * 9 / 10, "{backend}: {whole} flows are whole");
     }
 }
 
@@ -256,7 +299,7 @@ fn a_filter_gives_the_records_of_a_replay_and_runs_in_the_kernel_where_it_can() 
         }
         // The kernel lets tagged frames through, whose lengths it does not know.
         let filter = ["--filter", "not port 80 and (udp or vlan) and greater 100"];
-        let summary = live_and_replayed(backend, &frames, &filter);
+        let (summary, _) = live_and_replayed(backend, &frames, &filter, &[]);
         let (offered, delivered, dropped) = sums(&summary);
         let filtered = summary["frames_filtered"].as_u64().expect("a number");
         assert_eq!((offered, dropped), (delivered, 0), "{backend}");
@@ -348,35 +391,53 @@ fn the_two_directions_of_a_tap_are_one_flow() {
     }
 }
 
+/// More than any ring has room for.
+const TOO_MANY: u64 = 120_000;
+
+fn send_too_many() {
+    let sender = Sender::new(PEER);
+    for number in 0..TOO_MANY {
+        sender.send(&wire::udp(number as u16 % 100, number as u32, 1400)).expect("sent");
+    }
+}
+
+/// Ends a run that was sent too many: what it lost is counted, and the rest was tracked.
+fn lost_to_the_frame(live: Live, summary: &str) {
+    live.signal(libc::SIGTERM);
+    let (code, messages) = live.end();
+    assert_eq!(code, Some(0), "{messages}");
+    let summary = json(summary);
+    balanced(&summary);
+    let (offered, delivered, dropped) = sums(&summary);
+    assert_eq!(offered, TOO_MANY, "{summary:#}");
+    assert_eq!(offered, delivered + dropped);
+    assert!(dropped > 0 && delivered > 0, "{delivered} came, {dropped} did not");
+    assert_eq!(summary["packets_tracked"], delivered);
+    assert!(messages.contains("LOST (ring_full)"), "{messages}");
+}
+
+fn stands_still(backend: &str, more: &[&str]) {
+    if !namespace(1) {
+        return;
+    }
+    let scratch = Scratch::new(&format!("still-{backend}"));
+    let sum = scratch.path("summary.json");
+    let arguments = ["-i", PORT, "--backend", backend, "--summary", &sum];
+    let live = Live::start(&[&arguments[..], more].concat());
+    live.signal(libc::SIGSTOP);
+    send_too_many();
+    live.signal(libc::SIGCONT);
+    lost_to_the_frame(live, &sum);
+}
+
 #[test]
 fn what_a_sensor_that_stood_still_lost_is_counted_to_the_frame() {
-    const FRAMES: u64 = 120_000;
-    for backend in BACKENDS {
-        if !namespace(1) {
-            return;
-        }
-        let scratch = Scratch::new(&format!("still-{backend}"));
-        let sum = scratch.path("summary.json");
-        let live = Live::start(&["-i", PORT, "--backend", backend, "--summary", &sum]);
-        let sender = Sender::new(PEER);
-        live.signal(libc::SIGSTOP);
-        // 1 400 bytes: more than any ring has room for.
-        for number in 0..FRAMES {
-            sender.send(&wire::udp(number as u16 % 100, number as u32, 1400)).expect("sent");
-        }
-        live.signal(libc::SIGCONT);
-        live.signal(libc::SIGTERM);
-        let (code, messages) = live.end();
-        assert_eq!(code, Some(0), "{backend}: {messages}");
-        let summary = json(&sum);
-        balanced(&summary);
-        let (offered, delivered, dropped) = sums(&summary);
-        assert_eq!(offered, FRAMES, "{backend}: {summary:#}");
-        assert_eq!(offered, delivered + dropped, "{backend}");
-        assert!(dropped > 0 && delivered > 0, "{backend}: {delivered} came, {dropped} did not");
-        assert_eq!(summary["packets_tracked"], delivered);
-        assert!(messages.contains("LOST (ring_full)"), "{backend}: {messages}");
-    }
+    BACKENDS.iter().for_each(|backend| stands_still(backend, &[]));
+}
+
+#[test]
+fn what_a_steered_sensor_that_stood_still_lost_is_counted_to_the_frame() {
+    BACKENDS.iter().for_each(|backend| stands_still(backend, steered(backend)));
 }
 
 #[test]
@@ -474,13 +535,19 @@ struct Held(i32);
 
 impl Held {
     fn new(live: &Live, name: &str) -> Self {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", live.child.id())).expect("threads");
-        let mut ids = tasks.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+        let tasks = format!("/proc/{}/task", live.child.id());
         let is_it = |id: &i32| {
-            let comm = std::fs::read_to_string(format!("/proc/{}/task/{id}/comm", live.child.id()));
+            let comm = std::fs::read_to_string(format!("{tasks}/{id}/comm"));
             comm.is_ok_and(|comm| comm.trim() == name)
         };
-        let thread = ids.find(is_it).expect("a thread of that name");
+        let mut thread = 0;
+        // It may not have begun.
+        until("there is a thread of that name", || {
+            let ids = std::fs::read_dir(&tasks).expect("threads");
+            let mut ids = ids.filter_map(|task| task.ok()?.file_name().to_str()?.parse().ok());
+            thread = ids.find(is_it).unwrap_or(0);
+            thread != 0
+        });
         let null = std::ptr::null_mut::<libc::c_void>();
         // SAFETY: these requests read and write no memory; the thread is one of our child's.
         unsafe {
@@ -542,6 +609,62 @@ fn a_worker_that_stands_still_is_told_and_systemd_is_told_nothing_until_it_goes_
     let (code, messages) = live.end();
     assert_eq!(code, Some(0), "{messages}");
     assert!(told().contains(&"STOPPING=1".to_owned()));
+}
+
+#[test]
+fn a_steered_worker_that_stands_still_is_told_and_the_reader_waits_for_it_and_what_is_lost_is_counted()
+ {
+    for backend in BACKENDS {
+        if !namespace(1) {
+            return;
+        }
+        let scratch = Scratch::new(&format!("held-{backend}"));
+        let sum = scratch.path("summary.json");
+        let arguments = ["-i", PORT, "--backend", backend, "--summary", &sum];
+        let live = Live::start(&[&arguments[..], steered(backend)].concat());
+        let held = Held::new(&live, "worker-1");
+        until("it is told", || live.page("/readyz").0 == 503);
+        assert_eq!(live.page("/readyz").1, "worker 1 stands still\n");
+        let metrics = live.page("/metrics").1;
+        // There is nothing for it that the reader would have to wait for.
+        for (thread, is_stalled) in [("0", 0), ("1", 1), ("reader", 0)] {
+            let line = format!("flowscope_worker_stalled{{worker=\"{thread}\"}} {is_stalled}\n");
+            assert!(metrics.contains(&line), "{backend}: not {line}");
+        }
+        send_too_many();
+        drop(held);
+        until("it goes on", || live.page("/readyz").0 == 200);
+        // The reader alone, then: its workers have nothing to do, and go on.
+        if backend == "af-packet" {
+            let held = Held::new(&live, "reader");
+            until("it is told", || live.page("/readyz").0 == 503);
+            assert_eq!(live.page("/readyz").1, "the reader stands still\n");
+            drop(held);
+        }
+        lost_to_the_frame(live, &sum);
+    }
+}
+
+#[test]
+fn flows_of_a_steered_run_end_while_nothing_comes() {
+    for backend in BACKENDS {
+        if !namespace(1) {
+            return;
+        }
+        let scratch = Scratch::new(&format!("quiet-{backend}"));
+        let out = scratch.path("live.jsonl");
+        let output = format!("jsonl:{out}");
+        let timeout = ["--idle-timeout", "udp=100ms"];
+        let arguments = ["-i", PORT, "--backend", backend, "--output", &output];
+        let live = Live::start(&[&arguments[..], &timeout, steered(backend)].concat());
+        let sender = Sender::new(PEER);
+        (0..40).for_each(|flow| sender.send(&wire::udp(flow, 0, 100)).expect("sent"));
+        until("forty records", || lines(&out) == 40);
+        live.signal(libc::SIGTERM);
+        let (code, messages) = live.end();
+        assert_eq!(code, Some(0), "{backend}: {messages}");
+        assert_eq!(lines(&out), 40, "{backend}");
+    }
 }
 
 /// Waits, for up to 20 s.
@@ -688,8 +811,11 @@ fn what_cannot_be_captured_is_refused_by_name() {
     assert!(code == Some(2) && message.contains("no such user"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--metrics", "192.0.2.1:9"]);
     assert!(code == Some(1) && message.contains("192.0.2.1:9"), "{message}");
-    let (code, message) = refusal(&["-i", "eth9", "--backend", "pcap", "--workers", "2"]);
-    assert!(code == Some(1) && message.contains("one capture for each interface"), "{message}");
+    let (code, message) = refusal(&["-i", "eth9", "--steer"]);
+    assert!(code == Some(2) && message.contains("by --workers N"), "{message}");
+    let core = flowscope::sensor::cores::allowed()[0].to_string();
+    let (code, message) = refusal(&["-i", "eth9", "--steer", "--workers", "1", "--cores", &core]);
+    assert!(code == Some(2) && message.contains("1 of the 2 cores"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--filter", &["port 1"; 200].join(" or ")]);
     assert!(code == Some(2) && message.contains("at most 512 are taken"), "{message}");
     let of_one: [(&[&str], &str, [&str; 3]); 2] = [

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 
+use crossbeam_utils::CachePadded;
 use flowscope::capture::BATCH_FRAMES_MAX;
 use flowscope::export::sink::Opened;
 use flowscope::export::{RecordWriter, Sink, WhenFull};
@@ -12,7 +13,7 @@ use flowscope::sensor::cores::Pinning;
 use flowscope::sensor::direct::Direct;
 use flowscope::sensor::ledger::Ledger;
 use flowscope::sensor::read::Stage;
-use flowscope::sensor::shard::{Board, ReaderFigures};
+use flowscope::sensor::shard::{Board, Pulse, ReaderFigures, Thread};
 use flowscope::sensor::steer::{Steer, WorkerParts};
 use flowscope::{Frame, LinkType, Timestamp, TrackerConfig};
 use proptest::prelude::*;
@@ -137,7 +138,12 @@ impl Write for Text {
 }
 
 /// The records of a run, sorted, and whether it balances. 0 workers: without steering.
-fn run(frames: &[Frame<'_>], cuts: &[usize], workers: usize) -> (Vec<String>, Ledger) {
+fn run(
+    frames: &[Frame<'_>],
+    cuts: &[usize],
+    workers: usize,
+    is_live: bool,
+) -> (Vec<String>, Ledger) {
     let config = TrackerConfig {
         active_timeout: Some(std::time::Duration::from_secs(3)),
         ..TrackerConfig::default()
@@ -149,6 +155,7 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], workers: usize) -> (Vec<String>, Le
         tracker: FlowTracker::new(ByFiveTuple::default(), config.clone()).unwrap(),
         records: RecordWriter::new(vec![sink.handle()], true, WhenFull::Wait),
         shard: Arc::clone(&board.workers[worker]),
+        live: is_live.then(|| Arc::new(CachePadded::new(Pulse::new(Thread::Worker(worker))))),
     };
     let mut figures = ReaderFigures::default();
     let mut last = Timestamp::ZERO;
@@ -163,7 +170,7 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], workers: usize) -> (Vec<String>, Le
         }
     };
     if workers == 0 {
-        let WorkerParts { tracker, records, shard } = parts(0);
+        let WorkerParts { tracker, records, shard, .. } = parts(0);
         let mut direct = Direct::new(tracker, records, shard);
         feed(&mut |batch, now, figures| {
             direct.frames(batch);
@@ -222,10 +229,10 @@ proptest! {
                 data,
             })
             .collect();
-        let (expected, ledger) = run(&frames, &cuts, 0);
+        let (expected, ledger) = run(&frames, &cuts, 0, false);
         prop_assert!(ledger.balanced, "{ledger:#?}");
-        for workers in 1..=4 {
-            let (found, ledger) = run(&frames, &other_cuts, workers);
+        for (workers, is_live) in (1..=4).flat_map(|workers| [(workers, false), (workers, true)]) {
+            let (found, ledger) = run(&frames, &other_cuts, workers, is_live);
             prop_assert!(ledger.balanced, "{workers} workers: {ledger:#?}");
             // The whole lists would drown what differs.
             let missing: Vec<_> = expected.iter().filter(|line| !found.contains(line)).collect();

@@ -47,7 +47,10 @@ Examples:
         a TAP: one port for each direction
 
     flowscope live -i eth2 --backend af-packet --workers 4 --filter 'not port 22'
-        four workers, by a named backend, without what is filtered out";
+        four workers, by a named backend, without what is filtered out
+
+    flowscope live -i eth2 --steer --workers 3 --cores 2-5
+        a port with one queue: core 2 reads, cores 3 to 5 track";
 
 /// Watches network traffic and turns it into flow records.
 #[derive(Debug, Parser)]
@@ -219,8 +222,9 @@ pub struct ReplayArgs {
     long_about = "\
 Captures on SPAN or TAP ports, tracks the flows and writes one record for each flow that ends, and one for each that has
 gone on for the active timeout, until SIGINT or SIGTERM: then every live flow ends with a record. One pinned worker has one
-queue of every interface. Every frame that a queue had is accounted for: tracked, filtered out, unmatched, or lost under a
-named reason. A port that goes away is waited for. SIGHUP opens the files of --output anew.
+queue of every interface; with --steer one pinned thread reads all of them for the workers. Every frame that a queue had is
+accounted for: tracked, filtered out, unmatched, or lost under a named reason. A port that goes away is waited for. SIGHUP opens
+the files of --output anew.
 
 The ports are only listened to. AF_XDP takes frames off a port before the host's own network stack sees them, so it refuses a
 port that the host uses, unless --take-traffic says that this is wanted. auto takes AF_XDP where it will do, else AF_PACKET, else
@@ -242,9 +246,19 @@ pub struct LiveArgs {
     #[arg(long, value_name = "BACKEND", default_value = "auto", help_heading = "Frames")]
     pub backend: BackendName,
 
-    /// How many pinned threads capture and track: as many as the port has queues, or a number up to 128.
+    /// How many pinned threads track: as many as the port has queues, or a number up to 128.
+    ///
+    /// Each reads its queues itself, or with --steer gets what one thread reads.
     #[arg(long, value_name = "auto|N", default_value = "auto", value_parser = values::workers, help_heading = "Frames")]
     pub workers: Workers,
+
+    /// One thread reads all queues of all ports and steers flows to the workers, as replay does.
+    ///
+    /// For a port with one queue, or whose queues do not have both directions of a flow. Every fragment and every
+    /// ICMP error finds its flow. Takes --workers N, and one core more, the first of --cores. libpcap does so whenever there
+    /// are several workers.
+    #[arg(long, help_heading = "Frames")]
+    pub steer: bool,
 
     /// Go on as this user, once outputs are open.
     ///
@@ -356,7 +370,7 @@ pub enum BackendName {
     AfXdp,
     /// AF_PACKET with a ring.
     AfPacket,
-    /// libpcap: wherever libpcap is, with one worker.
+    /// libpcap: wherever libpcap is.
     Pcap,
 }
 

@@ -49,6 +49,9 @@ pub enum UsageError {
         /// What is to capture.
         found: Backend,
     },
+    /// A reader that is not told for how many.
+    #[error("--steer: say how many workers it steers to, by --workers N")]
+    SteerWithoutWorkers,
     /// Streams where only descriptors travel.
     #[error(
         "--reassemble needs the frames' bytes, which are not sent to other workers: leave out --workers {0} or --reassemble"
@@ -72,7 +75,7 @@ struct Common {
     tracker: TrackerConfig,
 }
 
-fn common(args: &CommonArgs, workers: usize) -> Result<Common, UsageError> {
+fn common(args: &CommonArgs, workers: usize, steer: bool) -> Result<Common, UsageError> {
     for (index, output) in args.outputs.iter().enumerate() {
         if args.outputs[..index].contains(output) {
             let Output::Jsonl(target) = output;
@@ -84,6 +87,9 @@ fn common(args: &CommonArgs, workers: usize) -> Result<Common, UsageError> {
         let cores = cores.cores().len();
         if cores < workers {
             return Err(CoreError::Fewer { cores, workers }.into());
+        }
+        if steer && cores <= workers {
+            return Err(CoreError::FewerSteered { cores, threads: workers + 1 }.into());
         }
     }
     let mut tracker = TrackerConfig {
@@ -107,7 +113,7 @@ fn common(args: &CommonArgs, workers: usize) -> Result<Common, UsageError> {
 /// Validates arguments of `replay`.
 pub fn replay(args: ReplayArgs) -> Result<ReplayOptions, UsageError> {
     let workers = usize::from(args.workers);
-    let Common { filter, extractor, tracker } = common(&args.common, workers)?;
+    let Common { filter, extractor, tracker } = common(&args.common, workers, false)?;
     if args.reassemble && workers > 1 {
         return Err(UsageError::ReassembleSteered(workers));
     }
@@ -132,7 +138,10 @@ pub fn replay(args: ReplayArgs) -> Result<ReplayOptions, UsageError> {
 /// Validates arguments of `live`.
 pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
     let Workers(workers) = args.workers;
-    let Common { extractor, tracker, .. } = common(&args.common, workers.unwrap_or(1))?;
+    if args.steer && workers.is_none() {
+        return Err(UsageError::SteerWithoutWorkers);
+    }
+    let Common { extractor, tracker, .. } = common(&args.common, workers.unwrap_or(1), args.steer)?;
     for (index, name) in args.interfaces.iter().enumerate() {
         if args.interfaces[..index].contains(name) {
             return Err(UsageError::InterfaceTwice(name.clone()));
@@ -153,6 +162,7 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
             interfaces: args.interfaces,
             backend,
             workers,
+            steer: args.steer,
             take_traffic: args.take_traffic,
             busy_poll_micros: args.busy_poll,
             hardware_times: args.hardware_times,

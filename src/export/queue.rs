@@ -13,6 +13,17 @@ use crossbeam_queue::ArrayQueue;
 /// How long a sleeper sleeps at most before it looks again by itself.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
+/// What a taker finds that does not wait for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken<T> {
+    /// The oldest item.
+    Item(T),
+    /// Nothing, for now.
+    Nothing,
+    /// Nothing any more: the queue is closed and empty.
+    Closed,
+}
+
 /// The queue, shared by its two ends.
 #[derive(Debug)]
 pub struct Queue<T> {
@@ -94,22 +105,34 @@ impl<T> Queue<T> {
     /// Takes the oldest item, waiting for one. `None` when the queue is closed and empty.
     pub fn pop(&self) -> Option<T> {
         loop {
-            if let Some(item) = self.try_pop() {
-                return Some(item);
+            match self.pop_soon() {
+                Taken::Item(item) => return Some(item),
+                Taken::Nothing => {}
+                Taken::Closed => return None,
             }
-            if self.closed.load(Ordering::Acquire) {
-                // Whatever was pushed before the queue was closed is visible now.
-                return self.try_pop();
-            }
-            let closed = || self.closed.load(Ordering::Acquire);
-            let found = self.takers.sleep(|| match self.items.pop() {
-                Some(item) => Some(Some(item)),
-                None => closed().then_some(None),
-            });
-            if let Some(Some(item)) = found {
+        }
+    }
+
+    /// Takes the oldest item, waiting for one for 100 ms at most.
+    pub fn pop_soon(&self) -> Taken<T> {
+        if let Some(item) = self.try_pop() {
+            return Taken::Item(item);
+        }
+        if self.closed.load(Ordering::Acquire) {
+            // Whatever was pushed before the queue was closed is visible now.
+            return self.try_pop().map_or(Taken::Closed, Taken::Item);
+        }
+        let closed = || self.closed.load(Ordering::Acquire);
+        let found = self.takers.sleep(|| match self.items.pop() {
+            Some(item) => Some(Some(item)),
+            None => closed().then_some(None),
+        });
+        match found {
+            Some(Some(item)) => {
                 self.after_pop();
-                return Some(item);
+                Taken::Item(item)
             }
+            _ => Taken::Nothing,
         }
     }
 
@@ -188,6 +211,15 @@ mod tests {
         assert_eq!(queue.pop(), Some(1));
         queue.close();
         assert_eq!(queue.try_push(3), Err(3));
+    }
+
+    #[test]
+    fn who_waits_for_a_while_is_told_that_nothing_came_and_that_nothing_will() {
+        let queue = Queue::new(2);
+        assert_eq!(queue.pop_soon(), Taken::Nothing);
+        queue.push(1).unwrap();
+        queue.close();
+        assert_eq!((queue.pop_soon(), queue.pop_soon()), (Taken::Item(1), Taken::Closed));
     }
 
     #[test]

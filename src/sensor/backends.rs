@@ -42,6 +42,8 @@ pub struct Wanted {
     pub backend: Backend,
     /// How many workers; `None` for as many as an interface has queues.
     pub workers: Option<usize>,
+    /// Whether one reader steers to them, or each reads for itself.
+    pub steer: bool,
     /// Whether frames may be taken from the host's own stack.
     pub take_traffic: bool,
     /// For how many microseconds AF_XDP polls the driver before it sleeps; `None` leaves that to interrupts.
@@ -51,6 +53,13 @@ pub struct Wanted {
     /// Which frames are wanted, for backends that can say so in the kernel: an expression that compiles. What they let through
     /// is filtered again.
     pub filter: Option<String>,
+}
+
+impl Wanted {
+    /// How many read the `queues` of an interface.
+    pub fn readers(&self, queues: usize) -> usize {
+        if self.steer { 1 } else { self.workers.unwrap_or(queues) }
+    }
 }
 
 /// A capture, and what its queue is called.
@@ -64,17 +73,23 @@ pub struct Opened<C> {
     pub queue: String,
 }
 
+/// Who has the captures.
+#[derive(Debug)]
+pub enum Dealt<C> {
+    /// Each worker its own.
+    Workers(Vec<Vec<Opened<C>>>),
+    /// One reader all of them, for so many workers.
+    Reader(Vec<Opened<C>>, usize),
+}
+
 /// What is done with the captures: the same for every backend.
 pub trait Run {
     /// What comes of it.
     type Out;
 
-    /// One list of captures for each worker, and how to open an interface again.
-    fn run<C: LiveCapture + Send + 'static>(
-        self,
-        workers: Vec<Vec<Opened<C>>>,
-        again: Again<C>,
-    ) -> Self::Out;
+    /// The captures, and how to open an interface again.
+    fn run<C: LiveCapture + Send + 'static>(self, captures: Dealt<C>, again: Again<C>)
+    -> Self::Out;
 }
 
 /// Opens an interface again, by its place on the command line: all of its captures.
@@ -96,14 +111,6 @@ pub enum OpenError {
         backend: Backend,
         /// What would bring it.
         feature: &'static str,
-    },
-    /// More workers than the backend has captures.
-    #[error(
-        "--workers {workers}: libpcap has one capture for each interface: leave out --workers, or take --backend af-packet"
-    )]
-    OneWorker {
-        /// What was asked for.
-        workers: usize,
     },
     /// No backend at all.
     #[error("this build has no live backend: build with --features sensor")]
@@ -148,8 +155,8 @@ fn best<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, OpenError> {
     })
 }
 
-/// Opens every interface by `open` and runs with the captures, dealt to as many workers as were asked for, or as an interface
-/// has captures; gives `run` back where one cannot be opened.
+/// Opens every interface by `open` and runs with the captures, all for the reader, or dealt to as many workers as were asked for, or
+/// as an interface has captures; gives `run` back where one cannot be opened.
 fn start<C: LiveCapture + Send + 'static, R: Run>(
     wanted: &Wanted,
     open: Open<C>,
@@ -161,8 +168,13 @@ fn start<C: LiveCapture + Send + 'static, R: Run>(
         Ok(interfaces) => {
             let most = interfaces.iter().map(Vec::len).max().unwrap_or(1);
             let workers = wanted.workers.unwrap_or(most);
+            let dealt = if wanted.steer {
+                Dealt::Reader(interfaces.into_iter().flatten().collect(), workers)
+            } else {
+                Dealt::Workers(deal(workers, interfaces))
+            };
             let wanted = wanted.clone();
-            Ok(run.run(deal(workers, interfaces), Box::new(move |id| open(&wanted, id))))
+            Ok(run.run(dealt, Box::new(move |id| open(&wanted, id))))
         }
         Err(error) => Err((error.into(), run)),
     }
@@ -219,20 +231,20 @@ mod af_xdp {
     fn open(wanted: &Wanted, id: usize) -> Result<Vec<Opened<AfXdp>>, CaptureError> {
         let name = &wanted.interfaces[id];
         let queues = receive_queues(name);
-        let workers = wanted.workers.unwrap_or(queues);
-        let sockets = workers.div_ceil(queues);
+        let readers = wanted.readers(queues);
+        let sockets = readers.div_ceil(queues);
         let budget = BusyPoll::BUDGET_USUAL;
         let busy_poll = wanted.busy_poll_micros.map(|micros| BusyPoll { micros, budget });
         let mut config = Config::builder()
             .sockets_per_queue(sockets as u32)
             .take_traffic(wanted.take_traffic)
             .busy_poll(busy_poll);
-        if wanted.interfaces.len() > 1 || queues > workers {
-            // A worker with several captures waits for all of them together.
+        if wanted.interfaces.len() > 1 || queues > readers {
+            // Who has several captures waits for all of them together.
             config = config.wait(Duration::ZERO).spin(Duration::ZERO);
         }
         let config = config.build().map_err(|error| {
-            unfit(name, format!("{workers} workers for {queues} queues"), error)
+            unfit(name, format!("{readers} workers for {queues} queues"), error)
         })?;
         let opened = AfXdp::open(name, id as u16, &config)?.into_iter().map(|capture| {
             let queue = match sockets {
@@ -270,15 +282,15 @@ mod af_packet {
         start(wanted, open, run)
     }
 
-    /// As many sockets on each interface as there are workers; the kernel spreads flows over them.
+    /// As many sockets on each interface as there are workers that read; the kernel spreads flows over them.
     fn open(wanted: &Wanted, id: usize) -> Result<Vec<Opened<AfPacket>>, CaptureError> {
         let name = &wanted.interfaces[id];
-        let workers = wanted.workers.unwrap_or_else(|| receive_queues(name));
+        let readers = wanted.readers(receive_queues(name));
         let mut config = Config::builder();
         if wanted.interfaces.len() > 1 {
             config = config.wait(Duration::ZERO);
         }
-        if workers > 1 {
+        if readers > 1 {
             // A group of our own: numbers are those of the network namespace.
             let group = (std::process::id() as u16).wrapping_add(id as u16);
             config = config.fanout(Some(Fanout { group, mode: FanoutMode::Hash }));
@@ -290,12 +302,12 @@ mod af_packet {
             config = config.filter(program);
         }
         let config =
-            config.build().map_err(|error| unfit(name, format!("{workers} workers"), error))?;
+            config.build().map_err(|error| unfit(name, format!("{readers} workers"), error))?;
         let one = |number: usize| {
             let capture = AfPacket::open(name, id as u16, &config)?;
             Ok(Opened { capture, interface: name.clone(), queue: number.to_string() })
         };
-        (0..workers).map(one).collect()
+        (0..readers).map(one).collect()
     }
 
     /// The filter as the kernel takes it; without one, nothing is refused there.
@@ -330,13 +342,12 @@ mod pcap {
     use crate::capture::pcap_live::{Config, PcapLive};
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
-        if let Some(workers @ 2..) = wanted.workers {
-            return Err((OpenError::OneWorker { workers }, run));
-        }
-        start(wanted, open, run)
+        // libpcap does not spread frames.
+        let steer = wanted.steer || wanted.workers.is_some_and(|workers| workers > 1);
+        start(&Wanted { steer, ..wanted.clone() }, open, run)
     }
 
-    /// One capture of each interface, all for one worker: libpcap does not spread frames.
+    /// One capture of each interface, all for one worker or reader.
     fn open(wanted: &Wanted, id: usize) -> Result<Vec<Opened<PcapLive>>, CaptureError> {
         let name = &wanted.interfaces[id];
         let mut config = Config::builder().filter(wanted.filter.clone());

@@ -5,6 +5,8 @@
 
 use core_affinity::CoreId;
 
+use super::shard::Thread;
+
 /// Core numbers from here on would overflow the system's affinity mask.
 pub const CORE_IDS_END: usize = 1024;
 
@@ -113,6 +115,17 @@ pub enum CoreError {
         /// Workers that there are.
         workers: usize,
     },
+    /// Fewer cores than workers and their reader.
+    #[error(
+        "--cores names {cores} of the {threads} cores that the reader and the workers take: name one for each, the reader's first, or \
+         ask for fewer --workers"
+    )]
+    FewerSteered {
+        /// Cores given.
+        cores: usize,
+        /// Threads that there are.
+        threads: usize,
+    },
 }
 
 /// An empty list of cores that are online is one that the system does not tell.
@@ -128,9 +141,12 @@ fn check(cores: &[usize], online: &[usize], allowed: &[usize]) -> Result<(), Cor
     Ok(())
 }
 
-/// Which core each worker has.
+/// Which core each worker has, and the reader where one reads for them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Pinning(Vec<usize>);
+pub struct Pinning {
+    reader: Option<usize>,
+    workers: Vec<usize>,
+}
 
 impl Pinning {
     /// Cores for `workers` workers: those `asked` for, else all that there are, those in `near` first.
@@ -142,25 +158,12 @@ impl Pinning {
         asked: Option<&CoreList>,
         near: &[usize],
     ) -> Result<Self, CoreError> {
-        let cores = match asked {
-            Some(CoreList(cores)) if cores.len() < workers => {
-                return Err(CoreError::Fewer { cores: cores.len(), workers });
-            }
-            Some(CoreList(cores)) => cores.clone(),
-            None => near_first(&allowed(), near),
-        };
-        if cores.is_empty() {
-            tracing::warn!(
-                "the system does not tell which cores there are: workers are not pinned"
-            );
-        } else if cores.len() < workers {
-            tracing::warn!(
-                workers,
-                cores = cores.len(),
-                "fewer cores than workers: cores are shared"
-            );
+        if let Some(CoreList(cores)) = asked
+            && cores.len() < workers
+        {
+            return Err(CoreError::Fewer { cores: cores.len(), workers });
         }
-        let of_workers: Vec<usize> = cores.iter().copied().cycle().take(workers).collect();
+        let of_workers = deal(workers, asked, near);
         match of_workers[..] {
             [] => {}
             [core] => tracing::info!("the worker runs on core {core}"),
@@ -168,23 +171,63 @@ impl Pinning {
                 tracing::info!("workers 0 to {} run on cores {}", workers - 1, listed(&of_workers))
             }
         }
-        Ok(Self(of_workers))
+        Ok(Self { reader: None, workers: of_workers })
     }
 
-    /// Pins this thread to a worker's core, and looks whether that is in force.
-    pub fn pin(&self, worker: usize) {
-        let Some(&core) = self.0.get(worker) else { return };
+    /// The same, with the first core for a reader.
+    ///
+    /// # Errors
+    /// [`CoreError::FewerSteered`].
+    pub fn with_reader(
+        workers: usize,
+        asked: Option<&CoreList>,
+        near: &[usize],
+    ) -> Result<Self, CoreError> {
+        let threads = workers + 1;
+        if let Some(CoreList(cores)) = asked
+            && cores.len() < threads
+        {
+            return Err(CoreError::FewerSteered { cores: cores.len(), threads });
+        }
+        let mut of_workers = deal(threads, asked, near);
+        if of_workers.is_empty() {
+            return Ok(Self::default());
+        }
+        let reader = of_workers.remove(0);
+        let of = if workers == 1 { "its worker on core" } else { "its workers on cores" };
+        tracing::info!("the reader runs on core {reader}, {of} {}", listed(&of_workers));
+        Ok(Self { reader: Some(reader), workers: of_workers })
+    }
+
+    /// Pins this thread, which is `thread`, to its core, and looks whether that is in force.
+    pub fn pin(&self, thread: Thread) {
+        let core = match thread {
+            Thread::Worker(worker) => self.workers.get(worker).copied(),
+            Thread::Reader => self.reader,
+        };
+        let Some(core) = core else { return };
         let told = core_affinity::set_for_current(CoreId { id: core });
         let found = allowed();
         if !told || found != [core] {
-            tracing::warn!(
-                worker,
-                core,
-                found = %listed(&found),
-                "is not pinned to its core, the system moves it about"
-            );
+            let found = listed(&found);
+            tracing::warn!(core, found, "{thread} is not pinned, the system moves it about");
         }
     }
+}
+
+/// A core for each of `threads`: those that were asked for, which are enough, else all that there are, which may be shared.
+fn deal(threads: usize, asked: Option<&CoreList>, near: &[usize]) -> Vec<usize> {
+    let cores = match asked {
+        Some(CoreList(cores)) => cores.clone(),
+        None => near_first(&allowed(), near),
+    };
+    if cores.is_empty() {
+        tracing::warn!("the system does not tell which cores there are: workers are not pinned");
+    } else if cores.len() < threads {
+        let cores = cores.len();
+        tracing::warn!(threads, cores, "fewer cores than threads: cores are shared");
+    }
+    cores.into_iter().cycle().take(threads).collect()
 }
 
 /// The cores that this thread may run on, those whose number can be told to the system.
@@ -276,26 +319,39 @@ mod tests {
     fn named_cores_are_enough_or_refused_and_others_are_shared() {
         let asked = CoreList(vec![7, 5, 6]);
         let pinning = Pinning::choose(2, Some(&asked), &[]).unwrap();
-        assert_eq!(pinning, Pinning(vec![7, 5]));
+        assert_eq!(pinning, Pinning { reader: None, workers: vec![7, 5] });
         assert_eq!(
             Pinning::choose(4, Some(&asked), &[]),
             Err(CoreError::Fewer { cores: 3, workers: 4 })
         );
         let all = Pinning::choose(allowed().len() + 1, None, &[]).unwrap();
-        assert_eq!(all.0.first(), all.0.last());
+        assert_eq!(all.workers.first(), all.workers.last());
+        let steered = Pinning::with_reader(2, Some(&asked), &[]).unwrap();
+        assert_eq!(steered, Pinning { reader: Some(7), workers: vec![5, 6] });
+        assert_eq!(
+            Pinning::with_reader(3, Some(&asked), &[]),
+            Err(CoreError::FewerSteered { cores: 3, threads: 4 })
+        );
+        let all = Pinning::with_reader(allowed().len(), None, &[]).unwrap();
+        assert_eq!(all.workers.last(), all.reader.as_ref());
     }
 
     #[test]
     fn a_pinned_thread_is_where_it_was_told_to_be() {
         let last = *allowed().last().expect("a core to run on");
         let there = std::thread::spawn(move || {
-            Pinning(vec![last]).pin(0);
+            Pinning { workers: vec![last], ..Pinning::default() }.pin(Thread::Worker(0));
             allowed()
         });
         assert_eq!(there.join().unwrap(), [last]);
+        let reader = std::thread::spawn(move || {
+            Pinning { reader: Some(last), workers: vec![0] }.pin(Thread::Reader);
+            allowed()
+        });
+        assert_eq!(reader.join().unwrap(), [last]);
         let elsewhere = std::thread::spawn(|| {
             let before = allowed();
-            Pinning(vec![0]).pin(1);
+            Pinning { workers: vec![0], ..Pinning::default() }.pin(Thread::Worker(1));
             (before, allowed())
         });
         let (before, after) = elsewhere.join().unwrap();

@@ -166,10 +166,8 @@ async fn metrics(Shared(served): Shared<Arc<Served>>) -> impl IntoResponse {
 }
 
 async fn ready(Shared(served): Shared<Arc<Served>>) -> impl IntoResponse {
-    match served.telemetry.stalled_worker() {
-        Some(worker) => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("worker {worker} stands still\n"))
-        }
+    match served.telemetry.stalled() {
+        Some(thread) => (StatusCode::SERVICE_UNAVAILABLE, format!("{thread} stands still\n")),
         None => {
             let (code, text) = Readiness::answer(served.readiness.load(Ordering::Relaxed));
             (code, text.to_owned())

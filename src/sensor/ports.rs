@@ -52,6 +52,7 @@ pub fn doctor(options: &DoctorOptions) -> anyhow::Result<Severity> {
         let situation = Situation {
             backend,
             why,
+            steered: false,
             cores: cores::allowed(),
             far: Vec::new(),
             left: left.iter().find(|left| state.is_of(left, &port)),
@@ -123,6 +124,7 @@ pub fn prepare(options: &LiveOptions, stop: &Stop) -> anyhow::Result<Prepared> {
         let situation = Situation {
             backend,
             why,
+            steered: wanted.steer,
             far: asked.iter().flatten().copied().filter(is_far).collect(),
             cores: asked.unwrap_or_else(cores::allowed),
             left,

@@ -185,6 +185,7 @@ mod tests {
     use super::*;
     use crate::capture::live::DropReason;
     use crate::frame::LinkType;
+    use crate::sensor::shard::Thread;
     use crate::time::Timestamp;
 
     /// Gives so many batches of one frame, then empty ones until it is stopped.
@@ -246,7 +247,8 @@ mod tests {
         let script = |&(frames, breaks)| Script { frames, given: 0, breaks, stopped: false };
         let captures = scripts.iter().map(script).zip(shards.iter().cloned()).collect();
         let post = Arc::new(Post::default());
-        (Queues::new(captures, Arc::clone(&post), Arc::default()), shards, post)
+        let pulse = Arc::new(CachePadded::new(Pulse::new(Thread::Worker(0))));
+        (Queues::new(captures, Arc::clone(&post), pulse), shards, post)
     }
 
     #[test]

@@ -190,12 +190,10 @@ impl ReadLoop {
         self.figures.offered = position.frames;
         self.figures.dropped = position.dropped;
         // While frames wait, it is as late as they say: a flow must not be over before its frames were looked at.
-        if let Some(clock) = self.clock
-            && self.is_idle
-        {
-            self.now = self.now.max(clock());
-        }
+        let Some(clock) = self.clock.filter(|_| self.is_idle) else { return self.tick(stage) };
+        self.now = self.now.max(clock());
         self.tick(stage);
+        stage.flush();
     }
 
     fn tick<S: Stage>(&mut self, stage: &mut S) {

@@ -24,7 +24,7 @@ use super::run::{
     Outcome, SummaryFile, open_outputs, outcome, report, serve, start_sinks,
     warn_of_uncovered_links,
 };
-use super::shard::Board;
+use super::shard::{Board, Thread};
 use super::steer::{Steer, WorkerParts};
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
@@ -130,11 +130,11 @@ fn read(
     }
     let end = match tracks {
         Tracks::Here(direct) => {
-            pinning.pin(0);
+            pinning.pin(Thread::Worker(0));
             run_here(&mut reading, &mut capture, *direct)
         }
         Tracks::HereWithStreams(direct) => {
-            pinning.pin(0);
+            pinning.pin(Thread::Worker(0));
             run_here(&mut reading, &mut capture, *direct)
         }
         Tracks::Steered(workers) => {
@@ -205,7 +205,8 @@ impl Tracks {
             return Ok(Self::HereWithStreams(Box::new(Direct::new(driver, records(), shard))));
         }
         let parts = |shard: &Arc<_>| {
-            Ok(WorkerParts { tracker: tracker()?, records: records(), shard: Arc::clone(shard) })
+            let shard = Arc::clone(shard);
+            Ok(WorkerParts { tracker: tracker()?, records: records(), shard, live: None })
         };
         board.workers.iter().map(parts).collect::<anyhow::Result<_>>().map(Self::Steered)
     }

@@ -4,6 +4,7 @@
 //! cache lines of its own; readers see figures at most a batch old, and exact ones once the writer's thread
 //! was joined.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -320,15 +321,62 @@ impl QueueShard {
     }
 }
 
-/// Whether a live worker goes on.
-#[derive(Debug, Default)]
+/// A thread of a live run that must go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Thread {
+    /// It tracks, and without steering it reads too.
+    Worker(usize),
+    /// It reads for the workers.
+    Reader,
+}
+
+impl Thread {
+    /// Its label in metrics.
+    pub fn label(self) -> String {
+        match self {
+            Self::Worker(worker) => worker.to_string(),
+            Self::Reader => "reader".to_owned(),
+        }
+    }
+
+    /// Its name in the system's lists.
+    pub fn name(self) -> String {
+        match self {
+            Self::Worker(worker) => format!("worker-{worker}"),
+            Self::Reader => "reader".to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Thread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Worker(worker) => write!(f, "worker {worker}"),
+            Self::Reader => f.write_str("the reader"),
+        }
+    }
+}
+
+/// Whether a thread of a live run goes on.
+#[derive(Debug)]
 pub struct Pulse {
+    thread: Thread,
     turns: AtomicU64,
     is_stalled: AtomicBool,
 }
 
 impl Pulse {
-    /// So many turns were begun; only its worker calls it, with every batch.
+    /// Of a thread that has not begun.
+    pub fn new(thread: Thread) -> Self {
+        Self { thread, turns: AtomicU64::new(0), is_stalled: AtomicBool::new(false) }
+    }
+
+    /// Whose it is.
+    pub fn thread(&self) -> Thread {
+        self.thread
+    }
+
+    /// So many turns were begun; only its thread calls it, with every batch.
     #[inline]
     pub fn beat(&self, turns: u64) {
         self.turns.store(turns, Ordering::Relaxed);
@@ -359,7 +407,7 @@ pub struct Board {
     pub queues: Vec<Arc<CachePadded<QueueShard>>>,
     /// One for each worker.
     pub workers: Vec<Arc<CachePadded<WorkerShard>>>,
-    /// One for each worker of a live capture.
+    /// One for each thread of a live run that reads or tracks, workers first.
     pub pulses: Vec<Arc<CachePadded<Pulse>>>,
     /// Where records go, by name.
     pub sinks: Vec<(String, SinkHandle)>,

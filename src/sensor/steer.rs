@@ -3,7 +3,8 @@
 //! Contract: a flow's packets go to one worker in the order in which they were read; what travels are
 //! parcels of descriptors, never frames; parcels are recycled, so that their number is bounded by the queues. The
 //! fragment table is the reader's, before the cut. Each parcel carries the reader's clock. Who finds
-//! a queue full or empty sleeps.
+//! a queue full or empty sleeps: where the source does not wait, as a ring, what is lost meanwhile is counted there. A worker
+//! that has nothing to do looks up ten times a second, so that its pulse says of it alone whether it goes on.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,9 +15,9 @@ use crossbeam_utils::CachePadded;
 use super::cores::Pinning;
 use super::read::Stage;
 use super::rss::Steering;
-use super::shard::{ReaderFigures, WorkerFigures, WorkerShard};
+use super::shard::{Pulse, ReaderFigures, Thread, WorkerFigures, WorkerShard};
 use crate::export::RecordWriter;
-use crate::export::queue::Queue;
+use crate::export::queue::{Queue, Taken};
 use crate::flow::ingest::Ingest;
 use crate::flow::{ByFiveTuple, FlowKey, FlowTracker, Packet};
 use crate::frame::Frame;
@@ -32,13 +33,15 @@ const PARCELS_QUEUED_MAX: usize = 32;
 /// After so many ticks every worker gets what there is for it, and the time.
 const TICKS_BETWEEN_FLUSHES: u32 = 64;
 
+/// The same after so much time, where ticks may be far apart.
+const NS_BETWEEN_FLUSHES: u64 = 10_000_000;
+
 /// What goes to a worker.
 #[derive(Debug)]
 struct Parcel {
+    /// None where only the time is told.
     packets: Vec<Packet<FlowKey>>,
     now: Timestamp,
-    /// Whether the source may be quiet for a while, so that records should not wait.
-    quiet: bool,
 }
 
 /// The way to a worker.
@@ -66,6 +69,9 @@ pub struct WorkerParts {
     pub records: RecordWriter,
     /// Where it counts.
     pub shard: Arc<CachePadded<WorkerShard>>,
+    /// What shows that it goes on, where packets come from a source that does not wait: then no more than some flows end at a
+    /// time while packets wait.
+    pub live: Option<Arc<CachePadded<Pulse>>>,
 }
 
 /// The reader's side of steering.
@@ -81,7 +87,10 @@ pub struct Steer {
     lanes: Vec<Arc<Lane>>,
     threads: Vec<JoinHandle<()>>,
     now: Timestamp,
+    /// When all workers were last told the time, and how many ticks ago.
+    told: Timestamp,
     ticks: u32,
+    is_live: bool,
 }
 
 /// A worker that could not be started, or that panicked.
@@ -108,6 +117,7 @@ impl Steer {
         pinning: &Pinning,
     ) -> Result<Self, WorkerError> {
         let steering = Steering::new(workers.len());
+        let is_live = workers.iter().all(|parts| parts.live.is_some());
         let mut steer = Self {
             ingest,
             hooks: Hooks::default(),
@@ -117,7 +127,9 @@ impl Steer {
             lanes: Vec::new(),
             threads: Vec::new(),
             now: Timestamp::ZERO,
+            told: Timestamp::ZERO,
             ticks: 0,
+            is_live,
         };
         for (worker, parts) in workers.into_iter().enumerate() {
             let lane = Arc::new(Lane {
@@ -127,9 +139,9 @@ impl Steer {
             let pinning = pinning.clone();
             let of_thread = OpenLane(Arc::clone(&lane));
             let thread = std::thread::Builder::new()
-                .name(format!("worker-{worker}"))
+                .name(Thread::Worker(worker).name())
                 .spawn(move || {
-                    pinning.pin(worker);
+                    pinning.pin(Thread::Worker(worker));
                     work(&of_thread.0, parts);
                 })
                 .map_err(|source| WorkerError::Start { worker, source })?;
@@ -150,10 +162,10 @@ impl Steer {
         self.now = last;
         self.ingest.handle_timeout(last, &mut self.packets);
         self.deal();
-        (0..self.lanes.len()).for_each(|worker| self.send(worker, true));
+        (0..self.lanes.len()).for_each(|worker| self.send(worker));
         self.ingest.drain(&mut self.packets);
         self.deal();
-        (0..self.lanes.len()).for_each(|worker| self.send(worker, true));
+        (0..self.lanes.len()).for_each(|worker| self.send(worker));
         figures.set_ingest(self.ingest.counters());
         self.lanes.iter().for_each(|lane| lane.queue.close());
         let mut result = Ok(());
@@ -172,18 +184,41 @@ impl Steer {
             let worker = self.steering.worker(&packet.key);
             self.open[worker].push(packet);
             if self.open[worker].len() >= PARCEL_PACKETS {
-                self.send(worker, false);
+                self.send(worker);
             }
         }
         self.packets = packets;
     }
 
-    fn send(&mut self, worker: usize, quiet: bool) {
+    /// Hands on what there is for a worker, waiting for room in its lane.
+    fn send(&mut self, worker: usize) {
         let lane = &self.lanes[worker];
         let empty = lane.recycled.pop().unwrap_or_else(|| Vec::with_capacity(PARCEL_PACKETS));
         let packets = std::mem::replace(&mut self.open[worker], empty);
         // A lane that does not take it any more belongs to a worker that panicked: `finish` says so.
-        let _ = lane.queue.push(Parcel { packets, now: self.now, quiet });
+        let _ = lane.queue.push(Parcel { packets, now: self.now });
+    }
+
+    /// Hands on what there is for each worker, and with `tell` the time where there is nothing: who has a full lane gets it
+    /// with what comes later.
+    fn hand_on(&mut self, tell: bool) {
+        for worker in 0..self.lanes.len() {
+            if !self.open[worker].is_empty() {
+                self.send(worker);
+            } else if tell {
+                let time = Parcel { packets: Vec::new(), now: self.now };
+                let _ = self.lanes[worker].queue.try_push(time);
+            }
+        }
+        if tell {
+            self.told = self.now;
+            self.ticks = 0;
+        }
+    }
+
+    /// Whether so much time went by that workers must be told.
+    fn is_late(&self) -> bool {
+        self.now.nanos_since(self.told) >= NS_BETWEEN_FLUSHES
     }
 }
 
@@ -204,33 +239,52 @@ impl Stage for Steer {
         self.ingest.handle_timeout(now, &mut self.packets);
         self.deal();
         self.ticks += 1;
-        if self.ticks >= TICKS_BETWEEN_FLUSHES {
-            self.ticks = 0;
-            (0..self.lanes.len()).for_each(|worker| self.send(worker, false));
+        // A file's time runs so fast that parcels would never be full.
+        if self.ticks >= TICKS_BETWEEN_FLUSHES || self.is_live && self.is_late() {
+            self.hand_on(true);
         }
         figures.set_ingest(self.ingest.counters());
     }
 
     fn flush(&mut self) {
-        (0..self.lanes.len()).for_each(|worker| self.send(worker, true));
+        self.hand_on(self.is_late());
     }
 }
 
 /// A worker's life.
 fn work(lane: &Lane, parts: WorkerParts) {
-    let WorkerParts { mut tracker, mut records, shard } = parts;
+    let WorkerParts { mut tracker, mut records, shard, live } = parts;
     let mut figures = WorkerFigures::default();
-    while let Some(Parcel { mut packets, now, quiet }) = lane.queue.pop() {
-        tracker.process_packets(&packets, &mut records);
-        while tracker.handle_timeout(now, &mut records) {}
-        packets.clear();
-        // A full recycle queue has enough parcels: this one is freed.
-        let _ = lane.recycled.push(packets);
-        if quiet {
-            records.flush_if_old();
+    let mut turns = 0;
+    let mut beat = || {
+        if let Some(pulse) = &live {
+            turns += 1;
+            pulse.beat(turns);
         }
-        figures.set(&tracker, records.counts());
-        shard.store(&mut figures);
+    };
+    loop {
+        beat();
+        match lane.queue.pop_soon() {
+            Taken::Item(Parcel { mut packets, now }) => {
+                tracker.process_packets(&packets, &mut records);
+                packets.clear();
+                if packets.capacity() > 0 {
+                    // A full recycle queue has enough parcels: this one is freed.
+                    let _ = lane.recycled.push(packets);
+                }
+                // What is due waits for what is at the door, unless that can wait itself.
+                while tracker.handle_timeout(now, &mut records)
+                    && (live.is_none() || lane.queue.is_empty())
+                {
+                    beat();
+                }
+                figures.set(&tracker, records.counts());
+                shard.store(&mut figures);
+            }
+            Taken::Nothing => {}
+            Taken::Closed => break,
+        }
+        records.flush_if_old();
     }
     tracker.drain(&mut records);
     records.flush();

@@ -11,7 +11,7 @@ use metrics::{Counter, Gauge, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use super::ledger::FAULT_LABELS;
-use super::shard::{Board, FAULTS, Figures, QueueShard};
+use super::shard::{Board, FAULTS, Figures, QueueShard, Thread};
 use crate::capture::live::DropReason as LossReason;
 use crate::export::sink::DropReason;
 use crate::obs::{Publisher, Registry, SIDE_LABELS};
@@ -49,7 +49,7 @@ pub const METRIC_QUEUE_FRAMES_OFFERED: &str = "flowscope_queue_frames_offered_to
 pub const METRIC_QUEUE_FRAMES_DELIVERED: &str = "flowscope_queue_frames_delivered_total";
 /// Frames of a live queue that were lost, by `interface`, `queue` and `reason`.
 pub const METRIC_QUEUE_FRAMES_DROPPED: &str = "flowscope_queue_frames_dropped_total";
-/// 1 while a live worker stands still, else 0, by `worker`.
+/// 1 while a live worker stands still, else 0, by `worker`: its number, or `reader` where one reads for all of them.
 pub const METRIC_WORKER_STALLED: &str = "flowscope_worker_stalled";
 /// Bytes of the capture read, as stored.
 pub const METRIC_CAPTURE_BYTES_READ: &str = "flowscope_capture_bytes_read_total";
@@ -79,16 +79,18 @@ impl Telemetry {
             trackers: Publisher::without_histograms(Registry::global()),
             ledger: LedgerMetrics::new(board.sinks.len()),
             queues: board.queues.iter().map(|queue| QueueMetrics::new(queue)).collect(),
-            stalled: (0..board.pulses.len())
-                .map(|worker| gauge!(METRIC_WORKER_STALLED, "worker" => worker.to_string()))
+            stalled: board
+                .pulses
+                .iter()
+                .map(|pulse| gauge!(METRIC_WORKER_STALLED, "worker" => pulse.thread().label()))
                 .collect(),
         };
         Ok(Self { prometheus, board, inner: Mutex::new(inner) })
     }
 
-    /// The first live worker that stands still.
-    pub fn stalled_worker(&self) -> Option<usize> {
-        self.board.pulses.iter().position(|pulse| pulse.is_stalled())
+    /// The first live worker that stands still, or the reader that waits for it.
+    pub fn stalled(&self) -> Option<Thread> {
+        self.board.pulses.iter().find(|pulse| pulse.is_stalled()).map(|pulse| pulse.thread())
     }
 
     /// The exposition text, as of now.

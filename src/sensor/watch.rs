@@ -21,16 +21,16 @@ const STALLED_LOOKS: u32 = 5;
 /// Interruptions that the summary tells.
 const TOLD_MAX: usize = 64;
 
-/// Which worker has a queue, and as which of its own.
+/// Which thread reads a queue, and as which of its own.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seat {
     /// The interface, by its place on the command line.
     pub port: usize,
     /// The queue's label.
     pub queue: String,
-    /// The worker.
-    pub worker: usize,
-    /// Which of the worker's queues.
+    /// The reading loop: a worker's, or the only one.
+    pub reader: usize,
+    /// Which of its queues.
     pub slot: usize,
 }
 
@@ -48,7 +48,7 @@ pub struct Watch<C> {
     ports: Vec<Watched>,
     seats: Vec<Seat>,
     posts: Vec<Arc<Post<C>>>,
-    workers: Vec<(Arc<CachePadded<Pulse>>, Beats)>,
+    threads: Vec<(Arc<CachePadded<Pulse>>, Beats)>,
     reopen: Again<C>,
     end: WatchEnd,
 }
@@ -92,8 +92,8 @@ impl<C> Watch<C> {
             refused: None,
         };
         let ports = ports.into_iter().enumerate().map(watched).collect();
-        let workers = pulses.iter().map(|pulse| (Arc::clone(pulse), Beats::default())).collect();
-        Self { ports, seats, posts, workers, reopen, end: WatchEnd::default() }
+        let threads = pulses.iter().map(|pulse| (Arc::clone(pulse), Beats::default())).collect();
+        Self { ports, seats, posts, threads, reopen, end: WatchEnd::default() }
     }
 
     /// Watches until the stop.
@@ -117,12 +117,12 @@ impl<C> Watch<C> {
             self.reopen_if_back(number);
         }
         let mut is_well = true;
-        for (worker, (pulse, beats)) in self.workers.iter_mut().enumerate() {
+        for (pulse, beats) in &mut self.threads {
             let (was, is) = (pulse.is_stalled(), beats.look(pulse.turns()));
             if is && !was {
-                tracing::error!(worker, "stands still: its queues are not read");
+                tracing::error!("{} stands still: frames wait for it", pulse.thread());
             } else if was && !is {
-                tracing::warn!(worker, "goes on");
+                tracing::warn!("{} goes on", pulse.thread());
             }
             pulse.set_stalled(is);
             is_well &= !is;
@@ -133,9 +133,9 @@ impl<C> Watch<C> {
     }
 
     fn take_losses(&mut self) {
-        for (worker, post) in self.posts.iter().enumerate() {
+        for (reader, post) in self.posts.iter().enumerate() {
             for loss in post.losses() {
-                let seat = |seat: &&Seat| (seat.worker, seat.slot) == (worker, loss.slot);
+                let seat = |seat: &&Seat| (seat.reader, seat.slot) == (reader, loss.slot);
                 let Some(Seat { port, queue, .. }) = self.seats.iter().find(seat) else { continue };
                 let watched = &mut self.ports[*port];
                 if watched.away_since.is_none() {
@@ -194,7 +194,7 @@ impl<C> Watch<C> {
                         continue;
                     };
                     let seat = seats.swap_remove(at);
-                    if let Some(post) = self.posts.get(seat.worker) {
+                    if let Some(post) = self.posts.get(seat.reader) {
                         post.arrive(seat.slot, capture);
                     }
                 }
@@ -320,7 +320,7 @@ mod tests {
     /// Two queues of a port that both workers have one of; the port is the loopback interface, which is always there.
     #[test]
     fn captures_of_a_port_that_is_back_go_to_the_workers_that_had_them() {
-        let seat = |worker: usize| Seat { port: 0, queue: worker.to_string(), worker, slot: 0 };
+        let seat = |reader: usize| Seat { port: 0, queue: reader.to_string(), reader, slot: 0 };
         let posts: Vec<Arc<Post<u32>>> = (0..2).map(|_| Arc::default()).collect();
         let mut opened = 0;
         let reopen = move |_| {

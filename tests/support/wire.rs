@@ -61,3 +61,33 @@ pub fn udp(flow: u16, number: u32, bytes: usize) -> Vec<u8> {
     frame.resize(bytes, number as u8);
     frame
 }
+
+/// The datagram of [`udp`] in two fragments.
+#[allow(dead_code, reason = "not every test has fragments")]
+pub fn fragments(whole: &[u8], id: u16) -> [Vec<u8>; 2] {
+    const HEADERS: usize = 34;
+    const FIRST: usize = 24;
+    let fragment = |payload: &[u8], place: u16| {
+        let mut frame = whole[..HEADERS].to_vec();
+        frame.extend(payload);
+        frame[16..18].copy_from_slice(&(20 + payload.len() as u16).to_be_bytes());
+        frame[18..20].copy_from_slice(&id.to_be_bytes());
+        frame[20..22].copy_from_slice(&place.to_be_bytes());
+        frame
+    };
+    let (first, later) = whole[HEADERS..].split_at(FIRST);
+    [fragment(first, 0x2000), fragment(later, FIRST as u16 / 8)]
+}
+
+/// The answer of a host where nobody wants the datagram of [`udp`].
+#[allow(dead_code, reason = "not every test has errors")]
+pub fn port_unreachable(whole: &[u8]) -> Vec<u8> {
+    let mut frame = whole[..34].to_vec();
+    frame[16..18].copy_from_slice(&56u16.to_be_bytes());
+    frame[23] = 1;
+    frame[26..30].copy_from_slice(&whole[30..34]);
+    frame[30..34].copy_from_slice(&whole[26..30]);
+    frame.extend([3, 3, 0, 0, 0, 0, 0, 0]);
+    frame.extend(&whole[14..42]);
+    frame
+}

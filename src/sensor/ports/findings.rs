@@ -99,6 +99,8 @@ pub struct Situation<'a> {
     pub backend: Backend,
     /// Why by that one.
     pub why: String,
+    /// Whether one thread reads all queues.
+    pub steered: bool,
     /// The cores that workers may have.
     pub cores: Vec<usize>,
     /// Those of them that were asked for by number and are on another NUMA node.
@@ -114,7 +116,7 @@ pub fn of(port: &Port, situation: &Situation<'_>) -> Vec<Finding> {
     found.extend(driver(port));
     found.push(queues(port, situation));
     found.push(ring(port));
-    found.extend(spread(port, xdp));
+    found.extend(spread(port, xdp, situation.steered));
     found.extend(merging(port, xdp));
     found.extend(tags(port, xdp));
     found.push(mtu(port, xdp));
@@ -200,11 +202,14 @@ fn ring(port: &Port) -> Finding {
 }
 
 /// How frames are spread over queues.
-fn spread(port: &Port, xdp: bool) -> Vec<Finding> {
+fn spread(port: &Port, xdp: bool, steered: bool) -> Vec<Finding> {
     const TWO_RECORDS: &str = "with a worker for each queue the two directions of a flow are tracked apart, and become two records";
     let (name, queues) = (&port.name, port.queues());
     if queues < 2 {
         return vec![Finding::ok("rss", "one queue")];
+    }
+    if steered {
+        return vec![Finding::ok("rss", "of no matter: one thread reads all queues")];
     }
     if !xdp {
         return vec![Finding::ok(
@@ -213,7 +218,7 @@ fn spread(port: &Port, xdp: bool) -> Vec<Finding> {
         )];
     }
     let one_queue = format!(
-        "ethtool -L {name} {} 1, and --workers {queues}: our own program then spreads flows, both directions alike",
+        "ethtool -L {name} {} 1, and --workers {queues}: our own program then spreads flows, both directions alike; or --steer",
         kind(port)
     );
     let rss = match &port.rss {
@@ -448,7 +453,8 @@ mod tests {
 
     fn situation(backend: Backend) -> Situation<'static> {
         let cores = (0..8).collect();
-        Situation { backend, why: "a test".to_owned(), cores, far: Vec::new(), left: None }
+        let (far, left) = (Vec::new(), None);
+        Situation { backend, why: "a test".to_owned(), steered: false, cores, far, left }
     }
 
     /// What is not as it should be, in one line each.
@@ -543,6 +549,10 @@ mod tests {
             [""; 0],
             "one queue has both directions"
         );
+        let mut port = good_port();
+        skewed(&mut port);
+        let steered = Situation { steered: true, ..situation(Backend::AfXdp) };
+        assert_eq!(complaints(&port, &steered), [""; 0], "one thread has both directions");
         assert!(
             xdp(|p| p.rss = Err(Untold::Unsupported))[0].contains("combined 1, and --workers 4")
         );
