@@ -593,10 +593,9 @@ fn a_worker_that_stands_still_is_told_and_systemd_is_told_nothing_until_it_goes_
         all.iter().any(|text| text == "WATCHDOG=1")
     });
     assert_eq!(all[0], "READY=1", "{all:?}");
-    assert_eq!(live.page("/readyz"), (200, "reading\n".to_owned()));
+    until("it is ready", || live.page("/readyz") == (200, "reading\n".to_owned()));
     let held = Held::new(&live, "worker-0");
-    until("it is told", || live.page("/readyz").0 == 503);
-    assert_eq!(live.page("/readyz").1, "worker 0 stands still\n");
+    until("it is told", || live.page("/readyz") == (503, "worker 0 stands still\n".to_owned()));
     assert!(live.page("/metrics").1.contains("flowscope_worker_stalled{worker=\"0\"} 1"));
     told();
     std::thread::sleep(Duration::from_millis(2500));
@@ -623,8 +622,7 @@ fn a_steered_worker_that_stands_still_is_told_and_the_reader_waits_for_it_and_wh
         let arguments = ["-i", PORT, "--backend", backend, "--summary", &sum];
         let live = Live::start(&[&arguments[..], steered(backend)].concat());
         let held = Held::new(&live, "worker-1");
-        until("it is told", || live.page("/readyz").0 == 503);
-        assert_eq!(live.page("/readyz").1, "worker 1 stands still\n");
+        until("it is told", || live.page("/readyz").1 == "worker 1 stands still\n");
         let metrics = live.page("/metrics").1;
         // There is nothing for it that the reader would have to wait for.
         for (thread, is_stalled) in [("0", 0), ("1", 1), ("reader", 0)] {
@@ -637,8 +635,7 @@ fn a_steered_worker_that_stands_still_is_told_and_the_reader_waits_for_it_and_wh
         // The reader alone, then: its workers have nothing to do, and go on.
         if backend == "af-packet" {
             let held = Held::new(&live, "reader");
-            until("it is told", || live.page("/readyz").0 == 503);
-            assert_eq!(live.page("/readyz").1, "the reader stands still\n");
+            until("it is told", || live.page("/readyz").1 == "the reader stands still\n");
             drop(held);
         }
         lost_to_the_frame(live, &sum);
