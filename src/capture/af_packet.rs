@@ -27,7 +27,7 @@ pub use config::{Builder, Config, ConfigError, Fanout, FanoutMode, Times};
 pub use super::bpf::Instruction;
 use super::live::{DropReason, LiveCapture, QueueCounts};
 use super::nic::{HardwareTimes, Nic};
-use super::refuse::{error, unknown};
+use super::refuse::{error, gone, unknown};
 use super::sys::{
     hardware_type, interface_index, socket_error, wait_for_packet_paths, wait_readable,
 };
@@ -198,8 +198,7 @@ impl AfPacket {
             self.life = Life::Ended;
         }
         let Some(system) = self.failure.take() else { return Ok(false) };
-        let mend = "the interface was set down or removed: open it again when it is back";
-        Err(error(&self.interface, "no more frames come", system, mend))
+        Err(gone(&self.interface, system))
     }
 }
 

@@ -263,9 +263,6 @@ struct BoundSocket {
 
 impl Bound {
     fn new(name: &str, found: &Interface, config: &Config) -> Result<Self, CaptureError> {
-        if let Some(refusal) = refuse::unfit(name, found, config) {
-            return Err(refusal);
-        }
         let multi_buffer = refuse::needs_multi_buffer(found, config);
         let mut program = Program::load(&ProgramConfig {
             queues: found.queues,

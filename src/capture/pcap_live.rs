@@ -31,7 +31,7 @@ pub use config::{Builder, Config, ConfigError};
 use super::file::recycled;
 use super::filter::{Filter, link_of};
 use super::live::{DropReason, LiveCapture, QueueCounts};
-use super::refuse::{error, unknown};
+use super::refuse::{error, gone, unknown};
 use super::{BATCH_FRAMES_MAX, Capture, CaptureError};
 use crate::frame::{Frame, LinkType};
 use crate::time::Timestamp;
@@ -321,8 +321,7 @@ impl PcapLive {
             self.life = Life::Ended;
         }
         let Some(system) = self.failure.take() else { return Ok(false) };
-        let mend = "the interface was set down or removed: open it again when it is back";
-        Err(error(&self.interface, "no more frames come", system, mend))
+        Err(gone(&self.interface, system))
     }
 }
 

@@ -37,3 +37,10 @@ pub(super) fn unknown(name: &str, system: io::Error) -> CaptureError {
         "name one that `ip link` shows in this network namespace",
     )
 }
+
+/// Why a capture of a packet socket ended before it was stopped.
+#[cfg(any(feature = "af-packet", feature = "pcap-live"))]
+pub(super) fn gone(name: &str, system: io::Error) -> CaptureError {
+    let mend = "the interface was set down or removed: open it again when it is back";
+    error(name, "no more frames come", system, mend)
+}
