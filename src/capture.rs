@@ -12,6 +12,7 @@ pub mod af_packet;
 pub mod af_xdp;
 #[cfg(any(feature = "af-packet", feature = "pcap-live"))]
 pub mod bpf;
+pub mod fanout;
 pub mod file;
 #[cfg(feature = "pcap-live")]
 pub mod filter;
@@ -22,6 +23,8 @@ pub mod nic;
 pub mod pcap_live;
 pub mod write;
 
+#[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
+mod ebpf;
 #[cfg(all(any(feature = "af-packet", feature = "pcap-live"), target_os = "linux"))]
 mod gate;
 mod map;

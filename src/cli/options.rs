@@ -151,6 +151,7 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
     let of_one = [
         ("--busy-poll", args.busy_poll.is_some(), Backend::AfXdp),
         ("--hardware-times", args.hardware_times, Backend::AfPacket),
+        ("--fanout", args.fanout.is_some(), Backend::AfPacket),
     ];
     for (option, is_wanted, only) in of_one {
         if is_wanted && backend != only {
@@ -165,6 +166,7 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
             steer: args.steer,
             take_traffic: args.take_traffic,
             busy_poll_micros: args.busy_poll,
+            fanout: args.fanout.unwrap_or_default(),
             hardware_times: args.hardware_times,
             filter: args.common.filter.clone(),
         },

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::capture::bpf::{INSTRUCTIONS_MAX, Instruction};
+use crate::capture::fanout::FanoutMode;
 
 /// Smallest and largest block. A frame is never longer than its block, less some dozens of bytes.
 const BLOCK_BYTES_MIN: u32 = 64 * 1024;
@@ -22,28 +23,6 @@ const RETIRE_MAX: Duration = Duration::from_secs(1);
 
 /// Longest wait for frames: after it, an empty batch lets the caller do what is due.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// How frames are spread over the sockets of a fanout group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FanoutMode {
-    /// By flow, both directions alike. The kernel puts the fragments of a datagram together first, so that they go where their
-    /// flow goes: the whole datagram is one frame then, and fragments that miss others are not seen and not counted.
-    Hash,
-    /// By the queue that they came on: flows stay together as the NIC has it.
-    Qm,
-    /// By the processor that took them.
-    Cpu,
-}
-
-impl std::fmt::Display for FanoutMode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Hash => "flow",
-            Self::Qm => "queue",
-            Self::Cpu => "processor",
-        })
-    }
-}
 
 /// A fanout group: each frame goes to one of its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -127,6 +127,17 @@ pub(super) fn no_filter(name: &str, instructions: usize, system: io::Error) -> C
     error(name, what, system, mend)
 }
 
+/// Our program for a group that is not to be had, or that the group does not take: `what` was tried.
+pub(super) fn not_spread(name: &str, what: &str, system: io::Error) -> CaptureError {
+    let mend = match system.raw_os_error() {
+        Some(libc::EPERM | libc::EACCES) => {
+            "give CAP_BPF (CAP_SYS_ADMIN before Linux 5.8), or spread by hash, which does without"
+        }
+        _ => "it takes a kernel of 5.3 or newer with CONFIG_BPF_SYSCALL: spread by hash",
+    };
+    error(name, what, system, mend)
+}
+
 /// A group that does not take the socket.
 pub(super) fn not_joined(name: &str, fanout: Fanout, system: io::Error) -> CaptureError {
     let what = format!("joining fanout group {} by {}", fanout.group, fanout.mode);
