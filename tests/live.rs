@@ -320,46 +320,86 @@ fn watched_again(live: &Live, flow: u16) {
     });
 }
 
+fn comes_back(backend: &str, more: &[&str]) {
+    if !namespace(2) {
+        return;
+    }
+    let scratch = Scratch::new(&format!("back-{backend}"));
+    let sum = scratch.path("summary.json");
+    let arguments = ["-i", PORT, "--backend", backend, "--summary", &sum];
+    let live = Live::start(&[&arguments[..], more].concat());
+    watched_again(&live, 1);
+    // Set down and up, then removed and made anew.
+    ip(&format!("link set {PORT} down"));
+    live.until_said("was set down", 1);
+    ip(&format!("link set {PORT} up"));
+    // AF_XDP's sockets stay where they are; the others are opened again.
+    live.until_said("was set up", 1);
+    watched_again(&live, 2);
+    let times = live.text().matches("is watched again").count();
+    ip(&format!("link del {PORT}"));
+    live.until_said("is gone", 1);
+    let queues = "numrxqueues 2 numtxqueues 2";
+    ip(&format!("link add {PORT} {queues} type veth peer name {PEER} {queues}"));
+    [PORT, PEER].iter().for_each(|name| drop(ip(&format!("link set {name} up"))));
+    live.until_said("is watched again", times + 1);
+    watched_again(&live, 3);
+    ip(&format!("link set {PORT} mtu 1400"));
+    live.until_said("MTU was 1500 and is 1400", 1);
+    live.signal(libc::SIGTERM);
+    let (code, messages) = live.end();
+    assert_eq!(code, Some(0), "{backend}: {messages}");
+    let summary = json(&sum);
+    balanced(&summary);
+    let (offered, delivered, dropped) = sums(&summary);
+    assert_eq!(offered, delivered + dropped, "{backend}");
+    assert_eq!(summary["packets_tracked"], delivered, "{backend}");
+    assert_eq!(summary["flows"], 3, "{backend}: {summary:#}");
+    assert!(summary["errors"].as_array().is_some_and(|errors| errors.len() >= 2), "{summary:#}");
+}
+
 #[test]
 fn an_interface_that_comes_back_is_watched_again_and_the_counts_go_on() {
-    for backend in BACKENDS {
-        if !namespace(2) {
+    BACKENDS.iter().for_each(|backend| comes_back(backend, &[]));
+    // It takes the right to load a program to open a group again.
+    comes_back("af-packet", &["--fanout", "ebpf"]);
+}
+
+/// How many records a tunnel has that carries many flows, with two workers.
+fn records_of_a_tunnel(mode: &str) -> usize {
+    let scratch = Scratch::new(&format!("tunnel-{mode}"));
+    let (sum, out) = (scratch.path("summary.json"), scratch.path("live.jsonl"));
+    let output = format!("jsonl:{out}");
+    let arguments = ["-i", PORT, "--backend", "af-packet", "--workers", "2", "--fanout", mode];
+    let live = Live::start(&[&arguments[..], &["--output", &output, "--summary", &sum]].concat());
+    assert!(live.said(&format!(" by {mode}")), "{}", live.text());
+    let sender = Sender::new(PEER);
+    for flow in 0..64 {
+        let inner = &wire::udp(flow, 0, 100)[14..];
+        // IPv4 in GRE.
+        let mut frame = wire::udp(1, 0, 46)[..34].to_vec();
+        frame[16..18].copy_from_slice(&(24 + inner.len() as u16).to_be_bytes());
+        frame[23] = 47;
+        frame.extend([0, 0, 8, 0]);
+        frame.extend(inner);
+        sender.send(&frame).expect("sent");
+    }
+    live.signal(libc::SIGTERM);
+    let (code, messages) = live.end();
+    assert_eq!(code, Some(0), "{messages}");
+    let summary = json(&sum);
+    balanced(&summary);
+    assert_eq!((sums(&summary), &summary["packets_tracked"]), ((64, 64, 0), &64.into()));
+    lines(&out)
+}
+
+#[test]
+fn a_tunnel_is_one_record_where_our_program_spreads_and_one_of_each_worker_where_the_kernel_does() {
+    for (mode, records) in [("ebpf", 1), ("hash", 2)] {
+        if !namespace(1) {
             return;
         }
-        let scratch = Scratch::new(&format!("back-{backend}"));
-        let sum = scratch.path("summary.json");
-        let live = Live::start(&["-i", PORT, "--backend", backend, "--summary", &sum]);
-        watched_again(&live, 1);
-        // Set down and up, then removed and made anew.
-        ip(&format!("link set {PORT} down"));
-        live.until_said("was set down", 1);
-        ip(&format!("link set {PORT} up"));
-        // AF_XDP's sockets stay where they are; the others are opened again.
-        live.until_said("was set up", 1);
-        watched_again(&live, 2);
-        let times = live.text().matches("is watched again").count();
-        ip(&format!("link del {PORT}"));
-        live.until_said("is gone", 1);
-        let queues = "numrxqueues 2 numtxqueues 2";
-        ip(&format!("link add {PORT} {queues} type veth peer name {PEER} {queues}"));
-        [PORT, PEER].iter().for_each(|name| drop(ip(&format!("link set {name} up"))));
-        live.until_said("is watched again", times + 1);
-        watched_again(&live, 3);
-        ip(&format!("link set {PORT} mtu 1400"));
-        live.until_said("MTU was 1500 and is 1400", 1);
-        live.signal(libc::SIGTERM);
-        let (code, messages) = live.end();
-        assert_eq!(code, Some(0), "{backend}: {messages}");
-        let summary = json(&sum);
-        balanced(&summary);
-        let (offered, delivered, dropped) = sums(&summary);
-        assert_eq!(offered, delivered + dropped, "{backend}");
-        assert_eq!(summary["packets_tracked"], delivered, "{backend}");
-        assert_eq!(summary["flows"], 3, "{backend}: {summary:#}");
-        assert!(
-            summary["errors"].as_array().is_some_and(|errors| errors.len() >= 2),
-            "{summary:#}"
-        );
+        assert_eq!(records_of_a_tunnel(mode), records, "{mode}");
     }
 }
 
@@ -482,16 +522,18 @@ fn rights_that_it_does_not_need_are_given_up_and_another_user_may_go_on() {
     const IPC_LOCK: u64 = 1 << 14;
     const PERFMON: u64 = 1 << 38;
     const BPF: u64 = 1 << 39;
-    for (backend, kept) in
-        [("af-packet", NET_RAW), ("af-xdp", NET_ADMIN | NET_RAW | IPC_LOCK | PERFMON | BPF)]
-    {
+    for (backend, more, kept) in [
+        ("af-packet", &[][..], NET_RAW),
+        ("af-packet", &["--workers", "2", "--fanout", "ebpf"], NET_RAW | PERFMON | BPF),
+        ("af-xdp", &[], NET_ADMIN | NET_RAW | IPC_LOCK | PERFMON | BPF),
+    ] {
         if !namespace(1) {
             return;
         }
         let scratch = Scratch::new(&format!("rights-{backend}"));
         let sum = scratch.path("summary.json");
-        let live =
-            Live::start(&["-i", PORT, "--backend", backend, "--user", "nobody", "--summary", &sum]);
+        let arguments = ["-i", PORT, "--backend", backend, "--user", "nobody", "--summary", &sum];
+        let live = Live::start(&[&arguments[..], more].concat());
         assert_eq!(rights(live.child.id()), [kept; 3], "{backend}");
         let status = std::fs::read_to_string(format!("/proc/{}/status", live.child.id()));
         let status = status.expect("its status");
@@ -581,7 +623,8 @@ fn what_cannot_be_captured_is_refused_by_name() {
     assert!(code == Some(2) && message.contains("1 of the 2 cores"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--filter", &["port 1"; 200].join(" or ")]);
     assert!(code == Some(2) && message.contains("at most 512 are taken"), "{message}");
-    let of_one: [(&[&str], &str, [&str; 3]); 2] = [
+    let of_one: [(&[&str], &str, [&str; 3]); 3] = [
+        (&["--fanout", "ebpf"], "af-packet", ["auto", "af-xdp", "pcap"]),
         (&["--busy-poll", "50"], "af-xdp", ["auto", "af-packet", "pcap"]),
         (&["--hardware-times"], "af-packet", ["auto", "af-xdp", "pcap"]),
     ];
@@ -593,6 +636,11 @@ fn what_cannot_be_captured_is_refused_by_name() {
             assert!(code == Some(2) && message.contains(&found), "{message}");
         }
     }
+    let steered = ["-i", "eth9", "--steer", "--workers", "2", "--fanout", "hash"];
+    let (code, message) = refusal(&steered);
+    assert!(code == Some(2) && message.contains("cannot be used with"), "{message}");
+    let (code, message) = refusal(&["-i", "eth9", "--fanout", "bpf"]);
+    assert!(code == Some(2) && message.contains("give hash, ebpf, qm or cpu"), "{message}");
     let lo = ["-i", "lo", "--backend", "af-packet", "--hardware-times"];
     let (code, message) = refusal(&lo);
     assert!(code == Some(1) && message.contains("`ethtool -T lo` shows"), "{message}");

@@ -30,7 +30,7 @@ pub use spread::FanoutProgram;
 pub use super::bpf::Instruction;
 pub use super::fanout::FanoutMode;
 use super::live::{DropReason, LiveCapture, QueueCounts};
-use super::nic::{HardwareTimes, Nic};
+use super::nic::{HardwareTimes, Nic, Rights};
 use super::refuse::{error, gone, unknown};
 use super::sys::{
     hardware_type, interface_index, socket_error, wait_for_packet_paths, wait_readable,
@@ -110,10 +110,14 @@ impl AfPacket {
                 return Err(refusal);
             }
         }
+        let by_program = config.fanout.is_some_and(|fanout| fanout.mode == FanoutMode::Ebpf);
+        if by_program && let Some(refusal) = refuse::missing_rights(name, Rights::effective()) {
+            return Err(refusal);
+        }
         let group: Result<Vec<_>, _> =
             (0..sockets).map(|_| Self::shut_in_its_group(name, id, config)).collect();
         let group = group?;
-        if let Some(Fanout { mode: FanoutMode::Ebpf, .. }) = config.fanout {
+        if by_program {
             let told = |what| move |error| refuse::not_spread(name, what, error);
             FanoutProgram::load(sockets as u32)
                 .map_err(told("loading the program that spreads its frames"))?

@@ -90,6 +90,9 @@ impl Run for Launch<'_> {
         .to_vec();
         let Seated { queues, seats, posts } =
             Seated::new(lists, &reading, &options.wanted.interfaces, &mut board);
+        // How links are is looked at before anybody is told that frames are read.
+        let watch =
+            Watch::new(options.wanted.interfaces.clone(), seats, posts, &board.pulses, again);
         // Only now is it known how many queues there are to have metrics.
         let server = listener.map(|listener| serve(listener, &board)).transpose()?;
 
@@ -98,8 +101,6 @@ impl Run for Launch<'_> {
             None => threads.run_to_completion(queues)?,
             Some(_) => threads.steered(queues)?,
         };
-        let watch =
-            Watch::new(options.wanted.interfaces.clone(), seats, posts, &board.pulses, again);
         let watch = std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || watch.run(&stop))

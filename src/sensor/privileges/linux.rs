@@ -59,7 +59,7 @@ pub fn needed(backend: Backend, fanout: FanoutMode, is_put_back: bool) -> Capabi
     let to_put_back = if is_put_back { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
     let to_open = match backend {
         Backend::AfPacket if fanout == FanoutMode::Ebpf => {
-            CapabilitySet::NET_RAW | CapabilitySet::BPF
+            CapabilitySet::NET_RAW | CapabilitySet::BPF | CapabilitySet::PERFMON
         }
         Backend::AfPacket | Backend::Pcap => CapabilitySet::NET_RAW,
         Backend::AfXdp | Backend::Auto => {
