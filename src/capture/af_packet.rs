@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`Config`] | what is wanted, checked before anything is opened |
 //! | `refuse` | what cannot be, and what to do about it |
+//! | `outgoing` | what a group is to leave out |
 //! | `socket` | the packet socket and its options |
 //! | [`FanoutProgram`] | our way to spread frames over several sockets |
 //! | `ring` | the blocks: whose they are, and whose turn it is |
@@ -15,6 +16,7 @@
 
 mod block;
 mod config;
+mod outgoing;
 mod refuse;
 mod ring;
 mod socket;
@@ -124,9 +126,12 @@ impl AfPacket {
                 .with_fd(|program| group[0].socket.spread_by(program))
                 .map_err(told("having its fanout group spread by our program"))?;
         }
+        let of_group = (config.fanout.is_some() && !outgoing::group_is_told())
+            .then(|| outgoing::left_out(&config.filter));
+        let filter = of_group.as_ref().unwrap_or(&config.filter);
         for capture in &group {
-            gate::let_in(capture.socket.as_fd(), &config.filter)
-                .map_err(|error| refuse::no_filter(name, config.filter.len(), error))?;
+            gate::let_in(capture.socket.as_fd(), filter)
+                .map_err(|error| refuse::no_filter(name, filter.len(), error))?;
         }
         Ok(group)
     }

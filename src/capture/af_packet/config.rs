@@ -237,7 +237,7 @@ mod tests {
         let pass = Instruction { code: 6, jt: 0, jf: 0, k: u32::MAX };
         assert_eq!(
             refused(new().filter(vec![pass; 4097])),
-            "4097 instructions in the filter: choose 0 to 4096"
+            "4097 instructions in the filter: choose 0 to 4093"
         );
     }
 }

@@ -152,7 +152,7 @@ pub(super) fn not_joined(name: &str, fanout: Fanout, system: io::Error) -> Captu
     let what = format!("joining fanout group {} by {}", fanout.group, fanout.mode);
     let mend = match system.raw_os_error() {
         Some(libc::EINVAL) => {
-            "the group exists with another mode or on another interface: choose another number"
+            "the group exists with another mode or on another interface, or the interface is down: choose another number, or set it up"
         }
         Some(libc::ENOSPC) => "the group is full: open fewer sockets",
         Some(libc::ENOMEM) => "the system has no memory for it",

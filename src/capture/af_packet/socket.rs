@@ -91,7 +91,8 @@ impl PacketSocket {
             FanoutMode::Qm => libc::PACKET_FANOUT_QM,
             FanoutMode::Cpu => libc::PACKET_FANOUT_CPU,
         };
-        // The kernel calls the group, not its sockets, so that what they ignore does not matter.
+        // The kernel calls the group, not its sockets, so that what they ignore does not matter. See `outgoing` for those
+        // that do not know the flag.
         let mode = mode | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
         self.set(libc::PACKET_FANOUT, c_uint::from(fanout.group) | mode << 16)
     }
