@@ -35,6 +35,11 @@ mod pcapng;
     feature = "pcap-live",
     all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux")
 ))]
+mod range;
+#[cfg(any(
+    feature = "pcap-live",
+    all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux")
+))]
 mod refuse;
 mod source;
 #[cfg(all(
@@ -43,6 +48,12 @@ mod source;
 ))]
 mod sys;
 mod unpack;
+
+#[cfg(any(
+    feature = "pcap-live",
+    all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux")
+))]
+pub use range::OutOfRange;
 
 use std::io;
 

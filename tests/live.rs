@@ -641,6 +641,9 @@ fn what_cannot_be_captured_is_refused_by_name() {
     assert!(code == Some(2) && message.contains("cannot be used with"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--fanout", "bpf"]);
     assert!(code == Some(2) && message.contains("give hash, ebpf, qm or cpu"), "{message}");
+    let times = ["-i", "eth9", "--backend", "af-xdp", "--hardware-times"];
+    let (code, message) = refusal(&times);
+    assert!(code == Some(2) && message.contains("can neither say which port"), "{message}");
     let lo = ["-i", "lo", "--backend", "af-packet", "--hardware-times"];
     let (code, message) = refusal(&lo);
     assert!(code == Some(1) && message.contains("`ethtool -T lo` shows"), "{message}");

@@ -53,9 +53,8 @@ pub struct Wanted {
     pub fanout: FanoutMode,
     /// Whether frames are to have the NIC's own time, by AF_PACKET.
     pub hardware_times: bool,
-    /// Which frames are wanted, for backends that can say so in the kernel: an expression that compiles. What they let through
-    /// is filtered again.
-    pub filter: Option<String>,
+    /// Which frames are wanted, for backends that can say so in the kernel as well. What they let through is filtered again.
+    pub filter: Option<Filter>,
 }
 
 impl Wanted {
@@ -276,7 +275,6 @@ mod af_packet {
     use super::{OpenError, Opened, Run, Wanted, start, unfit, warn_of_nothing};
     use crate::capture::CaptureError;
     use crate::capture::af_packet::{AfPacket, Config, Fanout, Instruction, Times, link_type};
-    use crate::capture::filter::Filter;
     use crate::capture::nic::receive_queues;
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
@@ -315,11 +313,9 @@ mod af_packet {
 
     /// The filter as the kernel takes it; without one, nothing is refused there.
     fn in_kernel(wanted: &Wanted, name: &str) -> Result<Option<Vec<Instruction>>, CaptureError> {
-        let Some(expression) = &wanted.filter else { return Ok(None) };
+        let Some(filter) = &wanted.filter else { return Ok(None) };
         let link = link_type(name)?;
-        // It was compiled before: an expression that does not compile does not get here.
-        let Ok(filter) = Filter::compile(expression) else { return Ok(None) };
-        warn_of_nothing(name, &filter, link);
+        warn_of_nothing(name, filter, link);
         let program = filter.in_kernel(link);
         if program.is_none() {
             tracing::warn!("{name}: the filter is too long for the kernel: it runs in user space");
@@ -353,7 +349,8 @@ mod pcap {
     /// One capture of each interface, all for one worker or reader.
     fn open(wanted: &Wanted, id: usize) -> Result<Vec<Opened<PcapLive>>, CaptureError> {
         let name = &wanted.interfaces[id];
-        let mut config = Config::builder().filter(wanted.filter.clone());
+        let mut config = Config::builder()
+            .filter(wanted.filter.as_ref().map(|filter| filter.expression().to_owned()));
         if wanted.interfaces.len() > 1 {
             config = config.wait(Duration::ZERO);
         }

@@ -12,7 +12,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use crossbeam_utils::CachePadded;
 
-use crate::capture::filter::Filter;
 use crate::capture::live::LiveCapture;
 use crate::export::{RecordWriter, Sink, WhenFull};
 use crate::flow::ingest::Ingest;
@@ -221,7 +220,7 @@ impl Threads<'_> {
         stage: S,
         finish: Finish<S>,
     ) -> anyhow::Result<JoinHandle<Done>> {
-        let filter = self.options.filter.as_deref().map(Filter::compile).transpose()?;
+        let filter = self.options.wanted.filter.clone();
         let (stop, board) = (self.stop.clone(), self.board.clone());
         let shard = Arc::clone(&board.readers[number]);
         let reading =
