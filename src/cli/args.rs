@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use super::values::{self, IdleTimeout};
+use crate::capture::fanout::FanoutMode;
 use crate::sensor::backends::Backend;
 use crate::sensor::cores::CoreList;
 use crate::sensor::options::{Output, Speed};
@@ -260,11 +261,21 @@ pub struct LiveArgs {
     #[arg(long, help_heading = "Frames")]
     pub steer: bool,
 
+    /// How the kernel spreads frames over the workers, each with a socket of its own: hash, ebpf, qm or cpu. Only with --backend
+    /// af-packet.
+    ///
+    /// hash is by flow as the kernel sees it: what is in a tunnel (GRE, IP in IP) goes by what it carries, so that
+    /// the tunnel, which is one flow for us, may have a record of each worker; all of MPLS goes to one worker. ebpf is by flow as we
+    /// see it, by a program of ours in the kernel, which takes CAP_BPF and CAP_PERFMON. qm is by the queue that a frame came on, cpu
+    /// by the processor that took it.
+    #[arg(long, value_name = "MODE", conflicts_with = "steer", value_parser = values::fanout, help_heading = "Frames")]
+    pub fanout: Option<FanoutMode>,
+
     /// Go on as this user, once outputs are open.
     ///
     /// Of the rights it was started with, those that it takes to open a port are kept in any case and no others:
-    /// CAP_NET_RAW, and for AF_XDP CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK; and CAP_NET_ADMIN to put back what
-    /// --tune or --hardware-times set.
+    /// CAP_NET_RAW, and for AF_XDP CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK; CAP_BPF and
+    /// CAP_PERFMON for --fanout ebpf; and CAP_NET_ADMIN to put back what --tune or --hardware-times set.
     #[arg(long, value_name = "NAME", value_parser = User::find, help_heading = "Operation")]
     pub user: Option<User>,
 

@@ -49,6 +49,13 @@ pub enum UsageError {
         /// What is to capture.
         found: Backend,
     },
+    /// The NIC's own times, which we have no way to ask for in an XDP program.
+    #[error(
+        "--hardware-times with --backend af-xdp: it is of af-packet alone, because the NIC tells its time only to a program that \
+         is loaded for that one port (bpf_xdp_metadata_rx_timestamp, Linux 6.3), and our loader (aya 0.14) can neither \
+         say which port nor call that function: add --backend af-packet, or leave out --hardware-times"
+    )]
+    HardwareTimesByXdp,
     /// A reader that is not told for how many.
     #[error("--steer: say how many workers it steers to, by --workers N")]
     SteerWithoutWorkers,
@@ -141,16 +148,21 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
     if args.steer && workers.is_none() {
         return Err(UsageError::SteerWithoutWorkers);
     }
-    let Common { extractor, tracker, .. } = common(&args.common, workers.unwrap_or(1), args.steer)?;
+    let Common { filter, extractor, tracker } =
+        common(&args.common, workers.unwrap_or(1), args.steer)?;
     for (index, name) in args.interfaces.iter().enumerate() {
         if args.interfaces[..index].contains(name) {
             return Err(UsageError::InterfaceTwice(name.clone()));
         }
     }
     let backend = args.backend.into();
+    if args.hardware_times && backend == Backend::AfXdp {
+        return Err(UsageError::HardwareTimesByXdp);
+    }
     let of_one = [
         ("--busy-poll", args.busy_poll.is_some(), Backend::AfXdp),
         ("--hardware-times", args.hardware_times, Backend::AfPacket),
+        ("--fanout", args.fanout.is_some(), Backend::AfPacket),
     ];
     for (option, is_wanted, only) in of_one {
         if is_wanted && backend != only {
@@ -165,8 +177,9 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
             steer: args.steer,
             take_traffic: args.take_traffic,
             busy_poll_micros: args.busy_poll,
+            fanout: args.fanout.unwrap_or_default(),
             hardware_times: args.hardware_times,
-            filter: args.common.filter.clone(),
+            filter,
         },
         tune: args.tune,
         state_dir: args.state.state_dir,
@@ -174,7 +187,6 @@ pub fn live(args: LiveArgs) -> Result<LiveOptions, UsageError> {
         outputs: args.common.outputs,
         summary: args.common.summary,
         community_id: !args.common.no_community_id,
-        filter: args.common.filter,
         extractor,
         tracker,
         metrics: args.common.metrics,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::args::Workers;
+use crate::capture::fanout::FanoutMode;
 use crate::export::sink::Target;
 use crate::flow::IdleTimeouts;
 use crate::sensor::cores::CoreList;
@@ -32,6 +33,14 @@ pub fn workers(text: &str) -> Result<Workers, String> {
         .filter(|workers| (1..=128).contains(workers))
         .map(|workers| Workers(Some(workers)))
         .ok_or_else(|| "give auto, or a number from 1 to 128".to_owned())
+}
+
+/// Parses the name of a way to spread frames.
+pub fn fanout(text: &str) -> Result<FanoutMode, String> {
+    FanoutMode::ALL
+        .into_iter()
+        .find(|mode| mode.label() == text)
+        .ok_or_else(|| "give hash, ebpf, qm or cpu".to_owned())
 }
 
 /// Parses cores: `2-5,8`.

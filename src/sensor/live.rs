@@ -40,7 +40,7 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
     }
     // From here on there are threads, which inherit what is left.
     let is_put_back = options.tune || options.wanted.hardware_times;
-    let needed = privileges::needed(options.wanted.backend, is_put_back);
+    let needed = privileges::needed(options.wanted.backend, options.wanted.fanout, is_put_back);
     let kept = privileges::drop_to(needed, options.user.as_ref())?;
     tracing::info!("rights kept: {kept}");
     let mut sinks = start_sinks(outputs)?;

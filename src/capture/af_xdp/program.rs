@@ -3,7 +3,6 @@
 //! Contract: nothing is attached until [`Program::attach`], and what is attached is a link that the kernel takes away with
 //! the last descriptor of it: when the program is dropped, and when the process ends in any way.
 
-use std::error::Error;
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -11,6 +10,8 @@ use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
+
+use crate::capture::ebpf::{missing, system_error};
 
 /// The compiled program; `scripts/build-bpf.sh` makes it from the sources beside it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/flowscope.bpf.o");
@@ -170,36 +171,6 @@ impl std::fmt::Debug for Program {
             .field("attached", &attached)
             .finish_non_exhaustive()
     }
-}
-
-fn missing(what: &str) -> io::Error {
-    io::Error::other(format!(
-        "the compiled program has no {what}: it was not made from these sources"
-    ))
-}
-
-/// The system's number under an error of the loader, when there is one and nothing beside it says more.
-fn system_error(error: impl Error) -> io::Error {
-    let mut cause: Option<&(dyn Error + 'static)> = error.source();
-    if let Some(log) = verifier_log(&error.to_string()) {
-        return io::Error::other(log);
-    }
-    while let Some(inner) = cause {
-        if let Some(code) = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-            return io::Error::from_raw_os_error(code);
-        }
-        cause = inner.source();
-    }
-    io::Error::other(error.to_string())
-}
-
-/// The last lines of what the verifier had to say.
-fn verifier_log(text: &str) -> Option<String> {
-    const LINES: usize = 12;
-    text.contains("processed ").then(|| {
-        let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
-        lines[lines.len().saturating_sub(LINES)..].join("\n")
-    })
 }
 
 #[cfg(test)]

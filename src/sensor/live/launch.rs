@@ -12,7 +12,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use crossbeam_utils::CachePadded;
 
-use crate::capture::filter::Filter;
 use crate::capture::live::LiveCapture;
 use crate::export::{RecordWriter, Sink, WhenFull};
 use crate::flow::ingest::Ingest;
@@ -90,6 +89,9 @@ impl Run for Launch<'_> {
         .to_vec();
         let Seated { queues, seats, posts } =
             Seated::new(lists, &reading, &options.wanted.interfaces, &mut board);
+        // How links are is looked at before anybody is told that frames are read.
+        let watch =
+            Watch::new(options.wanted.interfaces.clone(), seats, posts, &board.pulses, again);
         // Only now is it known how many queues there are to have metrics.
         let server = listener.map(|listener| serve(listener, &board)).transpose()?;
 
@@ -98,8 +100,6 @@ impl Run for Launch<'_> {
             None => threads.run_to_completion(queues)?,
             Some(_) => threads.steered(queues)?,
         };
-        let watch =
-            Watch::new(options.wanted.interfaces.clone(), seats, posts, &board.pulses, again);
         let watch = std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || watch.run(&stop))
@@ -220,7 +220,7 @@ impl Threads<'_> {
         stage: S,
         finish: Finish<S>,
     ) -> anyhow::Result<JoinHandle<Done>> {
-        let filter = self.options.filter.as_deref().map(Filter::compile).transpose()?;
+        let filter = self.options.wanted.filter.clone();
         let (stop, board) = (self.stop.clone(), self.board.clone());
         let shard = Arc::clone(&board.readers[number]);
         let reading =
