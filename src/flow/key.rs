@@ -1,5 +1,7 @@
 //! What makes two frames one flow: canonical, bidirectional keys.
 
+use std::hint::select_unpredictable;
+
 use crate::net::{Addr, End, IpProto, IpVersion, MacAddr};
 
 /// What a key may hold beside the 5-tuple; zero where the extractor was not asked for it.
@@ -49,8 +51,8 @@ impl FiveTuple {
     /// The lower `(address, port)` is end A. ICMP "ports" belong to both ends and stay in place.
     /// With both ends equal, whoever sends is A.
     ///
-    /// Without branches: who sends is as good as random, and a branch that is guessed wrongly every second time costs more than
-    /// all of this.
+    /// Without a branch: who sends is as good as random, and a branch that is guessed wrongly every second time costs more than
+    /// all of this. Masks are not enough, the compiler makes a branch of them again.
     #[inline(always)]
     pub fn canonical(&self) -> (FlowKey, End) {
         let icmp = matches!(self.proto, IpProto::ICMP | IpProto::ICMPV6);
@@ -62,13 +64,14 @@ impl FiveTuple {
             let (src, dst) = (u128::from_be_bytes(self.src.0), u128::from_be_bytes(self.dst.0));
             (src > dst) | (src == dst) & (src_port > dst_port)
         };
-        // What the two differ in, or nothing.
-        let of = |addr: Addr| u128::from_ne_bytes(addr.0);
-        let flip = (of(self.src) ^ of(self.dst)) & u128::from(swap).wrapping_neg();
-        let port_flip = (src_port ^ dst_port) & u16::from(swap).wrapping_neg();
-        let (port_a, port_b) = (self.src_port ^ port_flip, self.dst_port ^ port_flip);
-        let a = Addr((of(self.src) ^ flip).to_ne_bytes());
-        let b = Addr((of(self.dst) ^ flip).to_ne_bytes());
+        let pick = |one: Addr, other: Addr| {
+            let (one, other) = (u128::from_ne_bytes(one.0), u128::from_ne_bytes(other.0));
+            Addr(select_unpredictable(swap, other, one).to_ne_bytes())
+        };
+        let (a, b) = (pick(self.src, self.dst), pick(self.dst, self.src));
+        let crosses = swap & !icmp;
+        let port_a = select_unpredictable(crosses, self.dst_port, self.src_port);
+        let port_b = select_unpredictable(crosses, self.src_port, self.dst_port);
         let key = FlowKey {
             a,
             b,
