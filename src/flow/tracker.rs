@@ -4,7 +4,7 @@ use super::config::{ConfigError, TrackerConfig};
 use super::extract::FlowExtractor;
 use super::flows::{Ears, Flows};
 use super::ingest::{Ingest, IngestCounters};
-use super::observer::FlowObserver;
+use super::observer::{FlowId, FlowObserver};
 use super::packet::Packet;
 use super::stats::FlowStats;
 use crate::event::{EndReason, EventSink};
@@ -165,11 +165,13 @@ impl<E: FlowExtractor> FlowTracker<E> {
                 for (slot, packet) in found[step(number)].iter_mut().zip(&packets[step(number)]) {
                     *slot = flows.peek(packet.hash).unwrap_or(NONE);
                     flows.prefetch_hot(*slot);
+                    ears.observer.prefetch_far(FlowId(*slot));
                 }
                 let Some(number) = number.checked_sub(1) else { continue };
                 let packets = found[step(number)].iter().zip(&packets[step(number)]);
                 for (slot, packet) in packets.clone() {
                     flows.prefetch_cold(*slot, packet);
+                    ears.observer.prefetch_near(FlowId(*slot));
                 }
                 for (&slot, packet) in packets {
                     // What was found may be another flow by now, or have been one from the beginning.
