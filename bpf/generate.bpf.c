@@ -24,12 +24,17 @@ const volatile __u32 flows = 1;
 const volatile __u32 processors = 1;
 /* From one frame of a processor to its next, in units of 2^-16 ns; 0 for as fast as it can. */
 const volatile __u64 interval;
+/* The same while time is made up for in which nothing could be sent: a little less. */
+const volatile __u64 interval_min;
 /* Sizes 7:4:1 instead of the frame as it was given. */
 const volatile __u8 imix;
 
 #define FRACTION_BITS 16
 
-/* So many frames may be made up for when the processor was away; beyond that, time is lost. */
+/*
+ * So many frames may be sent at once when the processor was away for a moment: a quarter of what the ring of a veth pair
+ * has room for. What is more than that is made up for at `interval_min`, however long it takes.
+ */
 #define BURST_MAX 64
 
 #define FROM 0x0a000000u /* 10.0.0.0, and the flow */
@@ -50,8 +55,12 @@ struct state {
 	__u64 bytes;
 	__u64 first_ns;
 	__u64 last_ns;
-	/* When the next frame is due, after `first_ns`, in units of 2^-16 ns. */
+	/*
+	 * When the next frame is due, and when it may go, after `first_ns`, in units of 2^-16 ns. `due` knows nothing of
+	 * what became of the frames before, and so holds the rate; `free` holds the distance, and so the bursts.
+	 */
 	__u64 due;
+	__u64 free;
 	/* Whose run it is. */
 	__u64 task;
 	__u64 taken;
@@ -88,7 +97,7 @@ static __always_inline struct state *my_state(void)
 /* Whether a frame is due. */
 static __always_inline int due(struct state *state)
 {
-	__u64 now, late;
+	__u64 now, now_after;
 
 	if (!interval) {
 		if (state->attempted % LOOK_EVERY == 0) {
@@ -101,13 +110,13 @@ static __always_inline int due(struct state *state)
 	now = bpf_ktime_get_ns();
 	if (!state->first_ns)
 		state->first_ns = now;
-	late = (now - state->first_ns) << FRACTION_BITS;
-	if (late < state->due)
+	now_after = (now - state->first_ns) << FRACTION_BITS;
+	if (now_after < state->due || now_after < state->free)
 		return 0;
-	late -= state->due;
-	if (late > BURST_MAX * interval)
-		state->due += late - BURST_MAX * interval;
+	if (now_after - state->free > BURST_MAX * interval)
+		state->free = now_after - BURST_MAX * interval;
 	state->due += interval;
+	state->free += interval_min;
 	state->last_ns = now;
 	return 1;
 }
