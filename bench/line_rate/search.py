@@ -16,8 +16,15 @@ SLACK = 0.98
 # So often it is given another chance: a machine that is not quiet may have kept it from its core.
 REPEATS_MAX = 2
 TRIALS_MAX = 40
-# Below this part of what came through in overload no further rate is tried: the receiver loses at every one.
-FLOOR = 0.01
+# Below this part of what the generator can no further rate is tried: the receiver loses at every one.
+FLOOR = 0.001
+# From one rate to the next as long as none passed, or none failed: at first where something like it is known, and at most.
+NEAR_STEP = 1.15
+STEP_MAX = 2.0
+# A trial of all that the generator can has failed: the first rate after it is below that.
+OVERLOAD_PART = 0.98
+# From the moment that the receiver says that it is ready to the first frame: its threads take their places.
+READY_S = 0.2
 # What a frame takes on the wire beside its bytes with FCS: preamble, start, gap.
 WIRE_OVERHEAD_BYTES = 20
 MIX_BYTES = (7 * 64 + 4 * 594 + 1518) / 12
@@ -95,6 +102,7 @@ class Bench:
                 threads = self.bed.place_napi()
                 napi_before = sum(map(testbed.cpu_seconds, threads))
                 cpu_before = testbed.cpu_seconds(receiver.process.pid)
+                time.sleep(READY_S)
                 sent = self.send(receiver, load, rate, seconds)
                 time.sleep(self.bed.settle_s + receiver.settle_s)
                 receiver.before_end(self.bed)
@@ -191,27 +199,37 @@ class Bench:
                 break
         return trial, passed
 
-    def search(self, receiver, load):
-        """Binary search between nothing and what the generator can, beginning at what came through of that."""
+    def search(self, receiver, load, near=None):
+        """From all that the generator can, which may be an overload that starves the receiver and then says nothing of what it
+        can: downwards in growing steps to a rate that passes, then by halves. `near` is what was found for something like it:
+        the first rate that is tried then, with small steps up and down from it."""
         first = self.trial(receiver, load, None, self.options.seconds)
         overload = first.delivered / first.seconds
         low, high, limit, trials = 0.0, first.rate, "receiver", 1
         if first.lost_percent <= self.options.loss:
             low, limit = first.rate, "generator"
-        rate = min(overload, 0.99 * first.rate)
-        floor = FLOOR * overload
+        for_sure = False
+        step = NEAR_STEP if near else STEP_MAX
+        rate = min(near or max(overload, high / 2), OVERLOAD_PART * high)
+        floor = FLOOR * first.rate
         while limit == "receiver" and high - low > self.options.resolution / 100 * high and trials < TRIALS_MAX:
             if high < floor:
                 break
-            trial, passed = self.lossless(receiver, load, int(rate))
+            # A rate of 0 would be all that the generator can.
+            trial, passed = self.lossless(receiver, load, max(int(rate), 1))
             trials += 1
             if passed:
                 low = max(low, trial.rate)
                 if trial.rate < SLACK * rate:
                     limit = "generator"
             else:
-                high = min(high, rate)
+                high, for_sure = min(high, rate), True
             rate = (low + high) / 2
+            if low == 0:
+                rate = high / step
+            elif not for_sure:
+                rate = min(low * step, rate)
+            step = min(step * step, STEP_MAX)
         found = Throughput(
             receiver.name, load.size, load.flows, low, overload, first.rate, load.gigabits(low), limit, trials
         )
