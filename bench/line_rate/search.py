@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 import testbed
+from others import Others
 
 # Sending may take half as long again as planned, and starting takes some time.
 SEND_PATIENCE_S = 10
@@ -62,6 +63,12 @@ class Trial:
     # Whether all that was sent is accounted for: sent = refused + offered, offered = delivered + dropped.
     exact: str
     load: float
+    # What it was for: search, or hold.
+    purpose: str
+    # Of all processors' time, what went to processes that are not of this run, and to the host.
+    others_percent: float
+    # What does not add up.
+    fault: str = ""
 
     @property
     def lost_percent(self):
@@ -91,11 +98,10 @@ class Bench:
     def __init__(self, bed, sender, out, options):
         self.bed, self.sender, self.out = bed, sender, out
         self.options = options
-        self.trials = []
-        self.inexact = []
 
-    def trial(self, receiver, load, rate, seconds):
+    def trial(self, receiver, load, rate, seconds, purpose="search"):
         """One trial; `rate` is None for all that the generator can."""
+        others = Others()
         with tempfile.TemporaryDirectory(prefix="flowscope-line-rate-") as work:
             receiver.start(self.bed, load.flows, work)
             try:
@@ -128,9 +134,10 @@ class Bench:
             napi_s=round(napi, 2),
             exact="yes",
             load=float(open("/proc/loadavg", encoding="ascii").read().split()[0]),
+            purpose=purpose,
+            others_percent=others.percent(),
         )
         self.check(receiver, trial, sent, received)
-        self.trials.append(trial)
         self.out.trial(trial)
         say(
             f"  {receiver.name}, {load.size} bytes, {load.flows} flows, {trial.asked}/s: sent {trial.sent} at {trial.rate:.0f}/s,"
@@ -156,11 +163,9 @@ class Bench:
         elif received.offered is None or received.offered != sent["taken"]:
             # A peer's account is its own: it is told, and not held against this bench.
             trial.exact = "untold" if received.offered is None else "no"
-        for fault in faults:
-            trial.exact = "no"
-            text = f"{receiver.name}, {trial.size} bytes, {trial.flows} flows, {trial.asked}/s: {fault}"
-            self.inexact.append(text)
-            say(f"!!! NOT EXACT: {text}")
+        if faults:
+            trial.exact, trial.fault = "no", "; ".join(faults)
+            say(f"!!! NOT EXACT: {receiver.name}, {trial.size} bytes, {trial.flows} flows, {trial.asked}/s: {trial.fault}")
 
     def send(self, receiver, load, rate, seconds):
         command = [*self.bed.prefix(self.bed.tx_cores), self.sender, "--interface", self.bed.tx]
