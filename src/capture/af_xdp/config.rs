@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::capture::shunt::{SHUNTS_MAX, ShuntConfig};
+
 /// Sizes of a frame of the UMEM that the kernel takes: a power of two, at most a page.
 const FRAME_BYTES: [u32; 2] = [2048, PAGE_BYTES];
 const PAGE_BYTES: u32 = 4096;
@@ -75,6 +77,7 @@ pub struct Config {
     pub(super) wait: Duration,
     pub(super) spin: Duration,
     pub(super) busy_poll: Option<BusyPoll>,
+    pub(super) shunt: Option<ShuntConfig>,
 }
 
 impl Config {
@@ -98,6 +101,7 @@ impl Config {
                 wait: Duration::from_millis(100),
                 spin: Duration::from_micros(50),
                 busy_poll: None,
+                shunt: None,
             },
         }
     }
@@ -233,6 +237,12 @@ impl Builder {
         self
     }
 
+    /// Whether flows can be [shunted](crate::capture::shunt): their frames are counted by the program and do not come.
+    pub fn shunt(mut self, shunt: Option<ShuntConfig>) -> Self {
+        self.config.shunt = shunt;
+        self
+    }
+
     /// Checks it all.
     ///
     /// # Errors
@@ -276,6 +286,14 @@ impl Builder {
             }
             if budget == 0 {
                 return out_of("frames for one busy poll", 0, 1, u16::MAX.into());
+            }
+        }
+        if let Some(ShuntConfig { readers, flows_max, .. }) = c.shunt {
+            if !(1..=SHUNTS_MAX).contains(&flows_max) {
+                return out_of("flows to shunt", flows_max.into(), 1, SHUNTS_MAX.into());
+            }
+            if !(1..=u32::from(u16::MAX)).contains(&readers) {
+                return out_of("readers", readers.into(), 1, u16::MAX.into());
             }
         }
         Ok(c)
