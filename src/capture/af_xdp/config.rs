@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
+<<<<<<< HEAD
 use crate::capture::OutOfRange;
 use crate::capture::range::{millis, within};
+=======
+use crate::capture::shunt::{SHUNTS_MAX, ShuntConfig};
+>>>>>>> shunt
 
 /// Sizes of a frame of the UMEM that the kernel takes: a power of two, at most a page.
 const FRAME_BYTES: [u32; 2] = [2048, PAGE_BYTES];
@@ -78,6 +82,7 @@ pub struct Config {
     pub(super) wait: Duration,
     pub(super) spin: Duration,
     pub(super) busy_poll: Option<BusyPoll>,
+    pub(super) shunt: Option<ShuntConfig>,
 }
 
 impl Config {
@@ -101,6 +106,7 @@ impl Config {
                 wait: Duration::from_millis(100),
                 spin: Duration::from_micros(50),
                 busy_poll: None,
+                shunt: None,
             },
         }
     }
@@ -236,6 +242,12 @@ impl Builder {
         self
     }
 
+    /// Whether flows can be [shunted](crate::capture::shunt): their frames are counted by the program and do not come.
+    pub fn shunt(mut self, shunt: Option<ShuntConfig>) -> Self {
+        self.config.shunt = shunt;
+        self
+    }
+
     /// Checks it all.
     ///
     /// # Errors
@@ -261,6 +273,14 @@ impl Builder {
         if let Some(BusyPoll { micros, budget }) = c.busy_poll {
             within("microseconds of busy polling", micros, 1u32, BUSY_POLL_MICROS_MAX)?;
             within("frames for one busy poll", budget, 1u32, u16::MAX)?;
+        }
+        if let Some(ShuntConfig { readers, flows_max, .. }) = c.shunt {
+            if !(1..=SHUNTS_MAX).contains(&flows_max) {
+                return out_of("flows to shunt", flows_max.into(), 1, SHUNTS_MAX.into());
+            }
+            if !(1..=u32::from(u16::MAX)).contains(&readers) {
+                return out_of("readers", readers.into(), 1, u16::MAX.into());
+            }
         }
         Ok(c)
     }
