@@ -21,6 +21,7 @@ pub mod live;
 pub mod nic;
 #[cfg(feature = "pcap-live")]
 pub mod pcap_live;
+pub mod shunt;
 pub mod write;
 
 #[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]

@@ -12,6 +12,8 @@ SHARE_AIM = 0.9
 # Of the time of all processors in a trial, for somebody else; and in so many of the trials that is forgiven.
 OTHERS_PERCENT_MAX = 3
 QUIET_PART = 0.05
+
+
 @dataclass
 class Run:
     options: object

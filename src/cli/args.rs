@@ -50,6 +50,9 @@ Examples:
     flowscope live -i eth2 --backend af-packet --workers 4 --filter 'not port 22'
         four workers, by a named backend, without what is filtered out
 
+    flowscope live -i eth2 --backend af-xdp --shunt-above 10MB
+        flows of more than that are counted in the kernel
+
     flowscope live -i eth2 --steer --workers 3 --cores 2-5
         a port with one queue: core 2 reads, cores 3 to 5 track";
 
@@ -290,6 +293,15 @@ pub struct LiveArgs {
     /// napi_defer_hard_irqs and gro_flush_timeout say so, which are left as they are.
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Frames")]
     pub busy_poll: Option<u32>,
+
+    /// Count the packets of a flow that has SIZE bytes in the kernel, and read no more of them. Only with --backend af-xdp.
+    ///
+    /// SIZE is in bytes unless it ends with kB, MB or GB. For what a link's bulk transfers cost: their frames are counted for
+    /// their flow by the program that else hands them on, and dropped there. FIN, SYN, RST, fragments and all that is not plain
+    /// TCP or UDP still come. Records are exact to the packet and byte; retransmissions and order are not looked at
+    /// meanwhile. Up to 1024 flows at once on a port. Not with --filter or --steer.
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes, help_heading = "Flows")]
+    pub shunt_above: Option<u64>,
 
     /// Frames have the NIC's own time. Only with --backend af-packet, and a NIC that can stamp every frame.
     ///

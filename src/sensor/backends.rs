@@ -8,6 +8,7 @@ use crate::capture::fanout::FanoutMode;
 use crate::capture::filter::Filter;
 use crate::capture::live::LiveCapture;
 use crate::frame::LinkType;
+use crate::sensor::shunt::ShuntWanted;
 
 /// A way to get at frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +56,8 @@ pub struct Wanted {
     pub hardware_times: bool,
     /// Which frames are wanted, for backends that can say so in the kernel as well. What they let through is filtered again.
     pub filter: Option<Filter>,
+    /// Which flows are shunted, by AF_XDP; where workers read for themselves.
+    pub shunt: Option<ShuntWanted>,
 }
 
 impl Wanted {
@@ -225,6 +228,7 @@ mod af_xdp {
     use crate::capture::CaptureError;
     use crate::capture::af_xdp::{AfXdp, BusyPoll, Config};
     use crate::capture::nic::receive_queues;
+    use crate::capture::shunt::{SHUNTS_MAX, ShuntConfig};
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
         start(wanted, open, run)
@@ -237,8 +241,14 @@ mod af_xdp {
         let sockets = readers.div_ceil(queues);
         let budget = BusyPoll::BUDGET_USUAL;
         let busy_poll = wanted.busy_poll_micros.map(|micros| BusyPoll { micros, budget });
+        let shunt = wanted.shunt.as_ref().map(|shunt| ShuntConfig {
+            readers: readers as u32,
+            by_vlan: shunt.by_vlan,
+            flows_max: SHUNTS_MAX,
+        });
         let mut config = Config::builder()
             .sockets_per_queue(sockets as u32)
+            .shunt(shunt)
             .take_traffic(wanted.take_traffic)
             .busy_poll(busy_poll);
         if wanted.interfaces.len() > 1 || queues > readers {
@@ -248,7 +258,12 @@ mod af_xdp {
         let config = config.build().map_err(|error| {
             unfit(name, format!("{readers} workers for {queues} queues"), error)
         })?;
-        let opened = AfXdp::open(name, id as u16, &config)?.into_iter().map(|capture| {
+        let captures = AfXdp::open(name, id as u16, &config)?;
+        let table = captures.first().and_then(AfXdp::shunts);
+        if let (Some(shunt), Some(table)) = (&wanted.shunt, table) {
+            shunt.ports.set(id, table);
+        }
+        let opened = captures.into_iter().map(|capture| {
             let queue = match sockets {
                 1 => capture.queue().to_string(),
                 _ => format!("{}.{}", capture.queue(), capture.socket()),

@@ -34,6 +34,7 @@ fn program(
         ip_only,
         stamped: false,
         room_bytes,
+        shunt: None,
     };
     let mut program = match Program::load(&config) {
         Ok(program) => program,
@@ -141,6 +142,7 @@ fn sockets_of_several_queues_are_workers_of_one_table() {
         ip_only: false,
         stamped: false,
         room_bytes: None,
+        shunt: None,
     };
     let mut program = match Program::load(&config) {
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::capture::OutOfRange;
 use crate::capture::range::{millis, within};
+use crate::capture::shunt::{SHUNTS_MAX, ShuntConfig};
 
 /// Sizes of a frame of the UMEM that the kernel takes: a power of two, at most a page.
 const FRAME_BYTES: [u32; 2] = [2048, PAGE_BYTES];
@@ -78,6 +79,7 @@ pub struct Config {
     pub(super) wait: Duration,
     pub(super) spin: Duration,
     pub(super) busy_poll: Option<BusyPoll>,
+    pub(super) shunt: Option<ShuntConfig>,
 }
 
 impl Config {
@@ -101,6 +103,7 @@ impl Config {
                 wait: Duration::from_millis(100),
                 spin: Duration::from_micros(50),
                 busy_poll: None,
+                shunt: None,
             },
         }
     }
@@ -236,6 +239,12 @@ impl Builder {
         self
     }
 
+    /// Whether flows can be [shunted](crate::capture::shunt): their frames are counted by the program and do not come.
+    pub fn shunt(mut self, shunt: Option<ShuntConfig>) -> Self {
+        self.config.shunt = shunt;
+        self
+    }
+
     /// Checks it all.
     ///
     /// # Errors
@@ -261,6 +270,10 @@ impl Builder {
         if let Some(BusyPoll { micros, budget }) = c.busy_poll {
             within("microseconds of busy polling", micros, 1u32, BUSY_POLL_MICROS_MAX)?;
             within("frames for one busy poll", budget, 1u32, u16::MAX)?;
+        }
+        if let Some(ShuntConfig { readers, flows_max, .. }) = c.shunt {
+            within("flows to shunt", flows_max, 1u32, SHUNTS_MAX)?;
+            within("readers", readers, 1u32, u16::MAX)?;
         }
         Ok(c)
     }

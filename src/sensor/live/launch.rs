@@ -19,7 +19,7 @@ use crate::flow::{ByFiveTuple, FlowTracker};
 use crate::frame::LinkType;
 use crate::sensor::backends::{Again, Dealt, Opened, Run};
 use crate::sensor::cores::Pinning;
-use crate::sensor::direct::Direct;
+use crate::sensor::direct::{Direct, Tracking};
 use crate::sensor::http::{Listener, Server};
 use crate::sensor::options::LiveOptions;
 use crate::sensor::ports;
@@ -28,6 +28,8 @@ use crate::sensor::queues::Queues;
 use crate::sensor::read::{ReadEnd, ReadLoop, Stage};
 use crate::sensor::run::{serve, warn_of_uncovered_links};
 use crate::sensor::shard::{Board, Pulse, QueueShard, ReaderFigures, ReaderShard, Thread};
+use crate::sensor::shunt::ShuntTracker;
+use crate::sensor::shunt::yard::Yard;
 use crate::sensor::steer::{Steer, WorkerError, WorkerParts};
 use crate::sensor::stop::Stop;
 use crate::sensor::watch::{Seat, Watch, WatchEnd};
@@ -48,6 +50,8 @@ pub(super) struct Launched {
     /// The threads that read.
     pub(super) readers: Vec<JoinHandle<Done>>,
     pub(super) watch: JoinHandle<WatchEnd>,
+    /// What shunts; it ends after those that read.
+    pub(super) yard: Option<JoinHandle<()>>,
 }
 
 /// What a thread that reads leaves.
@@ -95,16 +99,31 @@ impl Run for Launch<'_> {
         // Only now is it known how many queues there are to have metrics.
         let server = listener.map(|listener| serve(listener, &board)).transpose()?;
 
+        let (sides, yard) = match &options.wanted.shunt {
+            Some(wanted) => {
+                let (sides, yard) = Yard::start(wanted, queues.len())
+                    .context("the thread that shunts could not be started")?;
+                (Some(sides), Some(yard))
+            }
+            None => (None, None),
+        };
         let threads = Threads { options, stop: &stop, board: &board, pinning };
-        let readers = match steered_to {
-            None => threads.run_to_completion(queues)?,
-            Some(_) => threads.steered(queues)?,
+        let readers = match (steered_to, sides) {
+            (None, None) => threads.run_to_completion(queues, Ok)?,
+            (None, Some(sides)) => {
+                let mut sides = sides.into_iter();
+                threads.run_to_completion(queues, |tracker| {
+                    let side = sides.next().context("there is a side for each worker")?;
+                    Ok(ShuntTracker::new(tracker, side))
+                })?
+            }
+            (Some(_), _) => threads.steered(queues)?,
         };
         let watch = std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || watch.run(&stop))
             .context("the watch could not be started")?;
-        Ok(Launched { board, server, readers, watch })
+        Ok(Launched { board, server, readers, watch, yard })
     }
 }
 
@@ -155,14 +174,16 @@ struct Threads<'a> {
 }
 
 impl Threads<'_> {
-    /// A worker for each of `queues`, which reads and tracks.
-    fn run_to_completion<C: LiveCapture + Send + 'static>(
+    /// A worker for each of `queues`, which reads and tracks, by what `tracking` makes of a tracker.
+    fn run_to_completion<C: LiveCapture + Send + 'static, T: Tracking + Send + 'static>(
         self,
         queues: Vec<Queues<C>>,
+        mut tracking: impl FnMut(FlowTracker<ByFiveTuple>) -> anyhow::Result<T>,
     ) -> anyhow::Result<Vec<JoinHandle<Done>>> {
         let worker = |(number, queues)| {
             let shard = Arc::clone(&self.board.workers[number]);
-            let direct = Direct::new(self.tracker()?, self.records(), shard).live();
+            let tracking = tracking(self.tracker()?)?;
+            let direct = Direct::new(tracking, self.records(), shard).live();
             let finish = |direct: Direct<_>, last, figures: &mut _| {
                 direct.finish(last, figures);
                 Ok(())
