@@ -27,7 +27,7 @@
 #   --seconds X        of a trial (full: 10, standard: 3, quick: 2; RFC 2544 wants 60)
 #   --resolution P     end the search when the bounds are P percent apart (full: 2, else 5)
 #   --loss P           percent of loss that passes (0; with --napi receiver 2, see there)
-#   --tries N          a rate passes when one of N trials does (1); for a machine that is not quiet
+#   --tries N          a rate passes when one of N trials does (1, standard: 3); for a machine that is not quiet
 #   --hold-seconds X   of the trials at a million packets a second (full, standard: 60, quick: 5; 0: none)
 #   --queues N         of the veth pair (1); the queue is that of the sending core's number
 #   --napi WHERE       sender (default): the kernel's side of receiving on the generator's core;
@@ -110,15 +110,15 @@ flows="1000 100000 1000000"
 all=(--sizes "$sizes" --flows "$flows")
 case $mode in
 full)
-    defaults=("${all[@]}" --flows-sizes "$sizes" --flows-peers "$flows" --flows-hold "$flows" --seconds 10 --resolution 2
+    defaults=("${all[@]}" --tries 1 --flows-sizes "$sizes" --flows-peers "$flows" --flows-hold "$flows" --seconds 10 --resolution 2
         --hold-seconds 60)
     ;;
 standard)
     defaults=("${all[@]}" --flows-sizes "64 imix" --flows-peers 1000 --flows-hold "1000 100000" --seconds 3 --resolution 5
-        --hold-seconds 60)
+        --hold-seconds 60 --tries 3)
     ;;
 quick)
-    defaults=(--sizes "64 512 imix" --flows 1000 --flows-sizes "" --flows-peers 1000 --flows-hold 1000 --seconds 2 --resolution 5
+    defaults=(--tries 1 --sizes "64 512 imix" --flows 1000 --flows-sizes "" --flows-peers 1000 --flows-hold 1000 --seconds 2 --resolution 5
         --hold-seconds 5)
     ;;
 *) die "--mode $mode: quick, standard or full" ;;
@@ -153,7 +153,7 @@ cd "$root"
 say "building (the first time takes some minutes)"
 cargo build --quiet --release --locked --features sensor,af-xdp --bin flowscope --example send --example receive
 
-exec python3 "$root/bench/line_rate/run.py" "${defaults[@]}" --tries 1 --only "search hold" --end-after 0 --queues "${queues:-1}" --peers "$peers" \
+exec python3 "$root/bench/line_rate/run.py" "${defaults[@]}" --only "search hold" --end-after 0 --queues "${queues:-1}" --peers "$peers" \
     --napi "$napi" --tx-cores "$tx_cores" --rx-cores "$rx_cores" --out "$out" \
     ${tx_interface:+--tx-interface "$tx_interface" --rx-interface "$rx_interface"} \
     --target "$(realpath "${CARGO_TARGET_DIR:-target}")/release" "${passed[@]}"
