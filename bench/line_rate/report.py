@@ -1,46 +1,17 @@
 """What a run comes to: whether it is as it should be, a table, a picture and the machine."""
 
-import os
-import platform
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import plot
 from others import OTHERS_PERCENT_MAX
+from machine import Machine  # beside this folder, which plot has looked up
 
 # Of what the bare receiver of the same backend gets, and what is aimed at.
 SHARE_MIN = 0.8
 SHARE_AIM = 0.9
 # Of all trials: so many may be disturbed.
 QUIET_PART = 0.05
-
-
-class Machine:
-    """What it is, and how much of it its host took."""
-
-    def __init__(self):
-        self.before = self.times()
-
-    @staticmethod
-    def times():
-        return [int(n) for n in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]]
-
-    def stolen(self):
-        used = [after - before for before, after in zip(self.before, self.times())]
-        return round(100 * used[7] / max(sum(used[:8]), 1), 2)
-
-    def lines(self):
-        cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-        model = re.search(r"^model name\s*: (.*)$", cpuinfo, re.M)
-        memory = re.search(r"MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"))
-        system = re.search(r'^PRETTY_NAME="(.*)"', Path("/etc/os-release").read_text(encoding="utf-8"), re.M)
-        virtual = ", a virtual machine" if re.search(r"^flags.*\bhypervisor\b", cpuinfo, re.M) else ""
-        yield (
-            f"{os.cpu_count()} × {model.group(1) if model else platform.machine()}{virtual},"
-            f" {int(memory.group(1)) / 1048576:.0f} GiB, kernel {'.'.join(platform.release().split('.')[:2])},"
-            f" {system.group(1) if system else platform.system()}."
-        )
 
 
 @dataclass
@@ -133,7 +104,7 @@ def lines(run, failures):
     options, bed = run.options, run.bed
     yield f"# Line rate, {folder_date(options.out)}"
     yield ""
-    yield from run.machine.lines()
+    yield run.machine.description()
     yield from run.quiet()
     if options.note:
         yield options.note

@@ -2,10 +2,11 @@
 
 use super::config::{ConfigError, TrackerConfig};
 use super::extract::FlowExtractor;
-use super::flows::{Ears, Flows};
+use super::flows::{Ears, Flows, NONE};
 use super::ingest::{Ingest, IngestCounters};
-use super::observer::FlowObserver;
+use super::observer::{FlowId, FlowObserver};
 use super::packet::Packet;
+use super::shunted::Shunted;
 use super::stats::FlowStats;
 use crate::event::{EndReason, EventSink};
 use crate::frame::Frame;
@@ -16,8 +17,6 @@ use crate::time::{Timestamp, duration_ns};
 const BATCH: usize = 128;
 /// Packets of which the same is asked for before the next thing is done.
 const STEP: usize = 16;
-/// No slot.
-const NONE: u32 = u32::MAX;
 /// Due flows handled in one call of [`FlowTracker::handle_timeout`].
 const EXPIRE_BATCH: usize = 128;
 
@@ -147,7 +146,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
     ) {
         let flows = &mut self.flows;
         let counted = (flows.counters.packets, flows.counters.bytes);
-        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames, observer, sink, hooks: &mut self.hooks };
         for packets in packets.chunks(BATCH) {
             // A step ahead buckets are asked for, then entries, then what else a packet will change; the packets in
             // their order come last, when all of it is there.
@@ -165,21 +164,16 @@ impl<E: FlowExtractor> FlowTracker<E> {
                 for (slot, packet) in found[step(number)].iter_mut().zip(&packets[step(number)]) {
                     *slot = flows.peek(packet.hash).unwrap_or(NONE);
                     flows.prefetch_hot(*slot);
+                    ears.observer.prefetch_far(FlowId(*slot));
                 }
                 let Some(number) = number.checked_sub(1) else { continue };
                 let packets = found[step(number)].iter().zip(&packets[step(number)]);
                 for (slot, packet) in packets.clone() {
                     flows.prefetch_cold(*slot, packet);
+                    ears.observer.prefetch_near(FlowId(*slot));
                 }
                 for (&slot, packet) in packets {
-                    // What was found may be another flow by now, or have been one from the beginning.
-                    let current = if flows.is(slot, &packet.key) {
-                        Some(slot)
-                    } else {
-                        flows.find(packet.hash, &packet.key)
-                    };
-                    let frame = frames.get(packet.frame as usize);
-                    flows.account(packet, current, frame, &mut ears);
+                    flows.account(packet, slot, &mut ears);
                 }
             }
             flows.expire(flows.clock, 2 * packets.len(), &mut ears);
@@ -221,7 +215,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
             packets.clear();
         }
         self.packets = packets;
-        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames: &[], observer, sink, hooks: &mut self.hooks };
         let more = self.flows.expire(now, EXPIRE_BATCH, &mut ears);
         hook!(self.hooks.batch(0, 0, self.flows.len()));
         more
@@ -243,15 +237,44 @@ impl<E: FlowExtractor> FlowTracker<E> {
         self.account(&packets, &[], observer, sink);
         packets.clear();
         self.packets = packets;
-        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames: &[], observer, sink, hooks: &mut self.hooks };
         self.flows.drain(EndReason::Drained, &mut ears);
         hook!(self.hooks.batch(0, 0, 0));
+    }
+
+    /// The key of a live flow that has `above` bytes or more and goes on: a TCP connection only while it is established and
+    /// nobody has closed. What an observer was told of is looked up after the call that told it.
+    pub fn large(&self, flow: FlowId, above: u64) -> Option<&E::Key> {
+        self.flows.large(flow.0, above)
+    }
+
+    /// Adds packets to a flow that were only counted, elsewhere: they are tracked now. A record that is due comes first; where
+    /// the flow has ended meanwhile, another one begins.
+    ///
+    /// Totals, times and the union of flags are as if the packets had come. What is not known of them is left out:
+    /// retransmissions, order, and what a RST would be judged by, so that the next one is believed.
+    pub fn merge<O: FlowObserver<E::Key>, S: EventSink<E::Key>>(
+        &mut self,
+        shunted: &Shunted<E::Key>,
+        observer: &mut O,
+        sink: &mut S,
+    ) {
+        let hash = self.ingest.hash(&shunted.key);
+        let (packets, bytes) = (self.flows.counters.packets, self.flows.counters.bytes);
+        let mut ears = Ears { frames: &[], observer, sink, hooks: &mut self.hooks };
+        self.flows.merge(shunted, hash, &mut ears);
+        let counters = &self.flows.counters;
+        hook!(self.hooks.batch(
+            counters.packets - packets,
+            counters.bytes - bytes,
+            self.flows.len(),
+        ));
     }
 
     /// Ends one flow with [`EndReason::Forgotten`]; `false` when it is not there.
     pub fn forget<S: EventSink<E::Key>>(&mut self, key: &E::Key, sink: &mut S) -> bool {
         let Some(slot) = self.flows.find(self.ingest.hash(key), key) else { return false };
-        let mut ears = Ears { observer: &mut (), sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames: &[], observer: &mut (), sink, hooks: &mut self.hooks };
         self.flows.end(slot, EndReason::Forgotten, &mut ears);
         hook!(self.hooks.batch(0, 0, self.flows.len()));
         true
@@ -266,7 +289,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         if !(1..=self.config.max_flows).contains(&max_flows) {
             return Err(ConfigError::Resize { asked: max_flows, taken: self.config.max_flows });
         }
-        let mut ears = Ears { observer: &mut (), sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames: &[], observer: &mut (), sink, hooks: &mut self.hooks };
         while self.flows.len() > max_flows {
             self.flows.evict(&mut ears);
         }
@@ -321,7 +344,8 @@ impl<E: FlowExtractor> FlowTracker<E> {
 impl<E: FlowExtractor> Drop for FlowTracker<E> {
     fn drop(&mut self) {
         let mut sink = |_| {};
-        let mut ears = Ears { observer: &mut (), sink: &mut sink, hooks: &mut self.hooks };
+        let mut ears =
+            Ears { frames: &[], observer: &mut (), sink: &mut sink, hooks: &mut self.hooks };
         self.flows.drain(EndReason::Forgotten, &mut ears);
         hook!(self.hooks.batch(0, 0, 0));
     }
