@@ -134,6 +134,12 @@ impl Loaded {
         loaded
     }
 
+    /// Adds a frame.
+    pub fn push(&mut self, ts_ns: u64, frame: &[u8]) {
+        self.bytes.extend_from_slice(frame);
+        self.frames.push((ts_ns, self.bytes.len()));
+    }
+
     /// Time and bytes of each frame.
     pub fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
         let mut start = 0;

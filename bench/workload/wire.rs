@@ -156,6 +156,17 @@ fn words(bytes: &[u8]) -> u64 {
     sum + rest.first().map_or(0, |&byte| u64::from(byte) << 8)
 }
 
+/// Makes an IPv4 frame of ours, with a header without options, a fragment: its datagram's `id`, where its bytes are in the
+/// datagram (a multiple of 8) and whether more follow.
+pub fn fragment(frame: &mut [u8], id: u16, offset: u16, more: bool) {
+    let header = &mut frame[ETHERNET..ETHERNET + 20];
+    header[4..6].copy_from_slice(&id.to_be_bytes());
+    header[6..8].copy_from_slice(&(offset / 8 | u16::from(more) << 13).to_be_bytes());
+    header[10..12].fill(0);
+    let sum = fold(words(header));
+    header[10..12].copy_from_slice(&sum.to_be_bytes());
+}
+
 fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

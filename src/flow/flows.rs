@@ -5,6 +5,7 @@
 //! accounted`.
 
 mod ending;
+mod merging;
 
 use super::config::TrackerConfig;
 use super::entry::{

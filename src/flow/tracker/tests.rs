@@ -1,5 +1,7 @@
 //! A tracker's behaviour, told as conversations.
 
+mod merging;
+
 use std::time::Duration;
 
 use super::*;
