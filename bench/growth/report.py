@@ -2,6 +2,7 @@
 """What the stages of bench/growth.sh come to: a table, a picture, and whether what must hold does.
 
     report.py begin|end DIR STAGE     notes how busy the machine is; at the end, writes growth.md and growth.svg
+    report.py note DIR STEP begin|end notes only
     report.py assert DIR              fails when a relation does not hold
 """
 
@@ -300,7 +301,7 @@ def note(folder, stage, begin):
         one |= {"seconds": time.time() - one.pop("at"), "load_after": machine.load_after[0], "stolen": machine.stolen_percent}
         notes["machine"] = next(machine.lines())
         notes["compiler"] = " ".join(output("rustc", "--version").split()[:2])
-        changed = output("git", "status", "--porcelain", "--untracked-files=no", "src", "bench/growth", "bench/growth.rs")
+        changed = output("git", "status", "--porcelain", "--untracked-files=no", "src", "bench")
         notes["commit"] = output("git", "rev-parse", "--short", "HEAD") + (", changed" if changed else "")
     path.write_text(json.dumps(notes, indent=1) + "\n", encoding="utf-8")
     return notes
@@ -314,6 +315,10 @@ def main():
         for failure in failures:
             print(f"growth.sh: {failure}", file=sys.stderr)
         return 1 if failures else 0
+    if action == "note":
+        # For a run whose report is another's.
+        note(folder, stage[0], stage[1] == "begin")
+        return 0
     notes = note(folder, stage[0], action == "begin")
     if action == "end":
         found = Found(folder)
