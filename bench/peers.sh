@@ -2,18 +2,21 @@
 # Flow records from files: flowscope against the tools that Debian 12 has, in one run.
 #
 #   bench/peers.sh [--data DIR] [--runs N] [--core N] [--peers "LIST"] [--install] [--out DIR]
-#                  [--scale X] [--assert] [--note TEXT]
+#                  [--unstable] [--scale X] [--assert] [--note TEXT]
 #
 # Every tool reads the same file from the page cache, where it is read anew before the first run, pinned to
-# one core with all its threads, and writes its records to the same disk; tools take turns, N runs each, and
-# the median counts. The time is that of the whole process. A tool that is not installed is left out and named.
+# one core with all its threads, and writes its records to the same disk; tools take turns, N runs each (one that takes
+# more than 20 seconds runs once), and the median counts. The time is that of the whole process, but for pmacctd, which sleeps for
+# seconds: there it is the processor's time. A tool that is not installed, fails, or takes five minutes is left out and named.
 #
 #   --data DIR     where the workloads are, or are made (default bench/data)
 #   --runs N       runs of each tool on each workload (default 5)
 #   --core N       the core (default 1)
-#   --peers LIST   of: tcpdump nfpcapd softflowd argus suricata (default: all)
-#   --install      install nfdump, softflowd, argus and tcpdump with apt-get first (suricata: from
-#                  backports, by hand)
+#   --peers LIST   of: tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata (default: all); NAME@unstable is
+#                  that of --unstable
+#   --install      install all of these that this Debian has with apt-get first (suricata: from backports, by hand)
+#   --unstable     nfpcapd and suricata of Debian unstable as well, for they are newer there: unpacked into
+#                  bench/data/unstable the first time (debootstrap; takes root), run by their own loader
 #   --out DIR      where peers.csv and peers.md go (default bench/runs/DATE)
 #   --scale X      smaller workloads, to try the script; figures are then worth nothing
 #   --assert       fail when flowscope is below 5 times nfpcapd on a workload
@@ -24,10 +27,11 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 data=$here/bench/data
 runs=5
 core=1
-peers="tcpdump nfpcapd softflowd argus suricata"
+peers="tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata"
 out=$here/bench/runs/$(date +%F)
 scale=1
 install=no
+unstable=no
 assert=no
 note=
 ratio_min=5
@@ -40,6 +44,7 @@ die() {
 while [ $# -gt 0 ]; do
     case $1 in
     --install) install=yes ;;
+    --unstable) unstable=yes ;;
     --assert) assert=yes ;;
     --data | --runs | --core | --peers | --out | --scale | --note)
         [ $# -ge 2 ] || die "$1 wants a value"
@@ -66,7 +71,7 @@ done
 if [ "$install" = yes ]; then
     [ "$(id -u)" = 0 ] || die "--install wants root"
     apt-get -qq update
-    DEBIAN_FRONTEND=noninteractive apt-get -qq -y install nfdump softflowd argus-server tcpdump time \
+    DEBIAN_FRONTEND=noninteractive apt-get -qq -y install nfdump softflowd argus-server tcpdump pmacct libndpi-bin time \
         >/dev/null
 fi
 [ -x /usr/bin/time ] || die "GNU time is missing: apt-get install time"
@@ -82,6 +87,32 @@ for workload in A B C; do
     fi
 done
 
+# Packages of unstable are only unpacked, never set up: nothing of this system changes.
+newest=$data/unstable
+if [ "$unstable" = yes ]; then
+    peers="$peers nfpcapd@unstable suricata@unstable"
+    if [ ! -e "$newest/unpacked" ]; then
+        [ "$(id -u)" = 0 ] || die "--unstable wants root the first time"
+        command -v debootstrap >/dev/null || die "debootstrap is missing: apt-get install debootstrap"
+        rm -rf "$newest"
+        debootstrap --foreign --variant=minbase --include=nfdump,suricata,softflowd,pmacct,libndpi-bin,argus-server,tcpdump \
+            unstable "$newest" >/dev/null
+        for package in "$newest"/var/cache/apt/archives/*.deb; do dpkg-deb -x "$package" "$newest"; done
+        touch "$newest/unpacked"
+    fi
+fi
+
+# Sets `program`: how a tool is started; false if it is not here.
+find_program() {
+    local found
+    if [ "${1%@unstable}" = "$1" ]; then
+        found=$(command -v "$1") && program=("$found")
+        return
+    fi
+    found=$(find "$newest/usr/bin" "$newest/usr/sbin" -name "${1%@unstable}" 2>/dev/null | head -n 1)
+    [ -n "$found" ] && program=("$newest/lib64/ld-linux-x86-64.so.2" --library-path "$newest/usr/lib/x86_64-linux-gnu" "$found")
+}
+
 work=$(mktemp -d "$data/peers.XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
@@ -91,39 +122,58 @@ known() { # workload, field
 
 present() {
     case $1 in
-    flowscope) return 0 ;;
-    *) command -v "$1" >/dev/null ;;
+    flowscope | reassembling) return 0 ;;
+    *) find_program "$1" ;;
     esac
 }
 
 version() {
+    local text
+    find_program "$1" || true
     case $1 in
-    flowscope) "$target/flowscope" --version ;;
-    tcpdump) tcpdump --version 2>&1 | head -n 1 ;;
-    nfpcapd) nfpcapd -V 2>&1 | sed 's/nfpcapd: Version: \([^ ]*\).*/nfpcapd (nfdump) \1/' | head -n 1 ;;
-    softflowd) dpkg-query -W -f 'softflowd ${Version}\n' softflowd ;;
-    argus) dpkg-query -W -f 'argus ${Version}\n' argus-server ;;
-    suricata) suricata -V 2>&1 | head -n 1 ;;
+    flowscope) text=$("$target/flowscope" --version) ;;
+    reassembling) text="flowscope with \`--reassemble\`: every TCP stream put in order" ;;
+    nfpcapd*) text="$1 (nfdump) $("${program[@]}" -V 2>&1 | sed -n 's/.*Version: \([^ ]*\).*/\1/p')" ;;
+    suricata*) text="$1: $("${program[@]}" -V 2>&1 | head -n 1)" ;;
+    *) text="$1 $(dpkg-query -W -f '${Version}' "$(dpkg-query -S "${program[0]}" | cut -d: -f1)")" ;;
     esac
+    echo "$text"
 }
 
 # Sets `command`: what the tool is called with on a workload; $dir is an empty directory for its records.
 command_of() { # tool, workload
     local file=$data/$2.pcap flows
     flows=$(known "$2" flows)
-    case $1 in
-    flowscope)
+    find_program "$1" || true
+    case ${1%@unstable} in
+    flowscope | reassembling)
         # As many flows as the workload has and a tenth more; the default holds 100 000.
         command=("$target/flowscope" replay "$file" --output "jsonl:$dir/records.jsonl"
             --max-flows $((flows + flows / 10)) --workers 1)
+        [ "$1" = flowscope ] || command+=(--reassemble)
         ;;
-    tcpdump) command=(tcpdump -r "$file" -w /dev/null) ;;
-    nfpcapd) command=(nfpcapd -r "$file" -l "$dir") ;;
+    tcpdump) command=("${program[@]}" -r "$file" -w /dev/null) ;;
+    nfpcapd) command=("${program[@]}" -r "$file" -l "$dir") ;;
     softflowd)
         # Sends NetFlow 9 to a port where nobody listens.
-        command=(softflowd -d -r "$file" -m $((flows * 2 + 1000)) -v 9 -n 127.0.0.1:9)
+        command=("${program[@]}" -d -r "$file" -m $((flows * 2 + 1000)) -v 9 -n 127.0.0.1:9)
         ;;
-    argus) command=(argus -X -r "$file" -w "$dir/records.argus") ;;
+    argus) command=("${program[@]}" -X -r "$file" -w "$dir/records.argus") ;;
+    pmacctd)
+        cat >"$dir/pmacctd.conf" <<CONF
+pcap_savefile: $file
+plugins: print
+aggregate: src_host, dst_host, src_port, dst_port, proto
+print_output: json
+print_output_file: $dir/records.json
+print_refresh_time: 86400
+print_cache_entries: $((flows * 2 + 3))
+plugin_buffer_size: 102400
+plugin_pipe_size: 104857600
+CONF
+        command=("${program[@]}" -f "$dir/pmacctd.conf")
+        ;;
+    ndpiReader) command=("${program[@]}" -q -i "$file" -C "$dir/records.csv") ;;
     suricata)
         cat >"$dir/suricata.yaml" <<YAML
 %YAML 1.1
@@ -139,7 +189,7 @@ flow: {memcap: 4gb, hash-size: 1048576, prealloc: 100000}
 stream: {memcap: 4gb, checksum-validation: no}
 app-layer: {protocols: {}}
 YAML
-        command=(suricata -c "$dir/suricata.yaml" --runmode single -k none -S /dev/null -l "$dir"
+        command=("${program[@]}" -c "$dir/suricata.yaml" --runmode single -k none -S /dev/null -l "$dir"
             -r "$file")
         ;;
     esac
@@ -147,6 +197,9 @@ YAML
 
 csv=$out/peers.csv
 echo "workload,tool,run,seconds,mpps,rss_mib" >"$csv"
+# Seconds after which a tool runs only once, and after which it is given up.
+slow=20
+hopeless=300
 tools=(flowscope)
 absent=
 for peer in $peers; do
@@ -154,14 +207,14 @@ for peer in $peers; do
 done
 
 measure() { # workload, tool, run
-    local packets begin end micros rss
+    local packets begin end micros rss user system
     dir=$work/out
     rm -rf "$dir"
     mkdir "$dir"
     command_of "$2" "$1"
     packets=$(known "$1" packets)
     begin=${EPOCHREALTIME/./}
-    if ! taskset -c "$core" /usr/bin/time -o "$work/time" -f %M "${command[@]}" \
+    if ! timeout "$hopeless" taskset -c "$core" /usr/bin/time -o "$work/time" -f "%M %U %S" "${command[@]}" \
         >"$work/stdout" 2>"$work/stderr"; then
         echo "peers.sh: $2 failed on $1:" >&2
         tail -n 5 "$work/stderr" >&2
@@ -169,7 +222,10 @@ measure() { # workload, tool, run
     fi
     end=${EPOCHREALTIME/./}
     micros=$((end - begin))
-    rss=$(tail -n 1 "$work/time")
+    read -r rss user system < <(tail -n 1 "$work/time")
+    if [ "$2" = pmacctd ]; then
+        micros=$(awk -v u="$user" -v s="$system" 'BEGIN { printf "%.0f", (u + s) * 1e6 }')
+    fi
     awk -v OFS=, -v w="$1" -v t="$2" -v r="$3" -v us="$micros" -v n="$packets" -v rss="$rss" \
         'BEGIN { print w, t, r, sprintf("%.4f", us / 1e6), sprintf("%.4f", n / us), sprintf("%.1f", rss / 1024) }' \
         >>"$csv"
@@ -185,21 +241,23 @@ into_cache() {
 
 for workload in A B C; do
     into_cache "$data/$workload.pcap"
+    turns=("${tools[@]}")
+    [ "$workload" != C ] || turns+=(reassembling)
     for ((run = 1; run <= runs; run++)); do
-        for tool in "${tools[@]}"; do
-            measure "$workload" "$tool" "$run" || {
-                [ "$tool" = flowscope ] && exit 1
-                # A peer that fails once is left out of what follows.
-                kept=()
-                for other in "${tools[@]}"; do [ "$other" = "$tool" ] || kept+=("$other"); done
-                tools=("${kept[@]}")
-                absent="$absent $tool(failed)"
-            }
-            # What was measured is also right: flow by flow as the generator knows it.
-            if [ "$tool" = flowscope ] && [ "$run" = 1 ]; then
-                "$here/bench/check.py" "$data/$workload" "$dir/records.jsonl"
+        again=()
+        for tool in "${turns[@]}"; do
+            if ! measure "$workload" "$tool" "$run"; then
+                case $tool in flowscope | reassembling) exit 1 ;; esac
+                absent="$absent $tool(failed on $workload)"
+                continue
             fi
+            # What was measured is also right: flow by flow as the generator knows it.
+            case $tool in
+            flowscope | reassembling) [ "$run" != 1 ] || "$here/bench/check.py" "$data/$workload" "$dir/records.jsonl" ;;
+            esac
+            if [ "$(tail -n 1 "$csv" | cut -d, -f4 | cut -d. -f1)" -lt "$slow" ]; then again+=("$tool"); fi
         done
+        turns=("${again[@]}")
     done
 done
 
@@ -222,21 +280,22 @@ failed=no
     [ -z "$note" ] || echo "$note"
     [ -z "$absent" ] || echo "Not here:$absent."
     echo
-    for tool in "${tools[@]}"; do echo "- $(version "$tool")"; done
+    for tool in "${tools[@]}" reassembling; do echo "- $(version "$tool")"; done
     echo
-    echo "| workload | tool | M packets/s | peak resident MiB | flowscope is |"
-    echo "|---|---|---|---|---|"
+    echo "| workload | tool | runs | M packets/s | peak resident MiB | flowscope is |"
+    echo "|---|---|---|---|---|---|"
     for workload in A B C; do
         ours=$(median "$workload" flowscope 5)
-        for tool in "${tools[@]}"; do
+        for tool in "${tools[@]}" reassembling; do
             theirs=$(median "$workload" "$tool" 5)
             [ -n "$theirs" ] || continue
             awk -v w="$workload" -v t="$tool" -v o="$ours" -v x="$theirs" \
-                -v rss="$(median "$workload" "$tool" 6)" \
-                'BEGIN { printf "| %s | %s | %.2f | %.0f | %s |\n", w, t, x, rss, t == "flowscope" ? "" : sprintf("%.1f×", o / x) }'
+                -v rss="$(median "$workload" "$tool" 6)" -v n="$(grep -c "^$workload,$tool," "$csv")" \
+                'BEGIN { printf "| %s | %s | %d | %.2f | %.0f | %s |\n", w, t, n, x, rss, t == "flowscope" ? "" : sprintf("%.1f×", o / x) }'
         done
     done
     echo
+    echo "pmacctd is measured by its processor time, for it sleeps. ndpiReader looks into payloads; none of the others does."
     echo "tcpdump only reads (\`-w /dev/null\`) and keeps no flows: a bound, not a peer."
     echo "Peers run with their defaults, but for sizes that let them keep all flows (see the script)."
 } >"$out/peers.md"

@@ -30,7 +30,8 @@ Says 'ready' when frames come, and at SIGTERM or SIGINT, on one line of JSON, wh
   --interface NAME  where to listen
   --backend NAME    xdp-drop: a program that drops; af-xdp, af-packet: the captures of flowscope, as it opens them
   --cores LIST      one thread on each, the first with the first queue; default 1
-  --sockets N       af-packet: how many, in a fanout group by flow; default 1
+  --sockets N       af-packet: how many, in a fanout group; default 1
+  --fanout MODE     af-packet: how frames are spread over them: hash (default), ebpf, qm or cpu
   --rx-ring N       af-xdp: entries of each ring
   --frames N        af-xdp: frames of each queue's memory
   --spin-us N       af-xdp: how long a thread looks at its ring before it sleeps";
@@ -44,6 +45,7 @@ Says 'ready' when frames come, and at SIGTERM or SIGINT, on one line of JSON, wh
         backend: String,
         cores: Vec<u32>,
         sockets: u32,
+        fanout: af_packet::FanoutMode,
         af_xdp: af_xdp::Builder,
     }
 
@@ -59,12 +61,12 @@ Says 'ready' when frames come, and at SIGTERM or SIGINT, on one line of JSON, wh
             "af-packet" => {
                 let fanout = (options.sockets > 1).then(|| af_packet::Fanout {
                     group: std::process::id() as u16,
-                    mode: af_packet::FanoutMode::Hash,
+                    mode: options.fanout,
                 });
                 let config = af_packet::Config::builder().fanout(fanout).build()?;
-                let open = |_| af_packet::AfPacket::open(&options.interface, 0, &config);
-                let captures: std::result::Result<_, _> = (0..options.sockets).map(open).collect();
-                count_all(captures?, &options.cores)?
+                let (interface, sockets) = (&options.interface, options.sockets as usize);
+                let group = af_packet::AfPacket::open_group(interface, 0, &config, sockets)?;
+                count_all(group, &options.cores)?
             }
             other => return Err(format!("unknown backend {other}\n\n{HELP}").into()),
         };
@@ -86,6 +88,7 @@ Says 'ready' when frames come, and at SIGTERM or SIGINT, on one line of JSON, wh
             backend: String::new(),
             cores: vec![1],
             sockets: 1,
+            fanout: af_packet::FanoutMode::default(),
             af_xdp: af_xdp::Config::builder(),
         };
         let mut args = std::env::args().skip(1);
@@ -100,6 +103,12 @@ Says 'ready' when frames come, and at SIGTERM or SIGINT, on one line of JSON, wh
                     options.cores = cores?;
                 }
                 "--sockets" => options.sockets = value()?.parse()?,
+                "--fanout" => {
+                    let name = value()?;
+                    let mut modes = af_packet::FanoutMode::ALL.into_iter();
+                    let mode = modes.find(|mode| mode.label() == name);
+                    options.fanout = mode.ok_or(format!("unknown fanout {name}\n\n{HELP}"))?;
+                }
                 "--rx-ring" => options.af_xdp = options.af_xdp.rx_ring(value()?.parse()?),
                 "--frames" => options.af_xdp = options.af_xdp.frames(value()?.parse()?),
                 "--spin-us" => {

@@ -4,12 +4,14 @@
  *
  * Contract: a frame is counted exactly once under `seen`, and once more under what became of it. It is redirected when
  * its socket is in the map, and passed on otherwise, as if this program were not there: while the sensor is
- * not ready, and from the moment it takes a socket out of the map. Nothing is ever dropped here.
+ * not ready, and from the moment it takes a socket out of the map. Nothing is dropped here but frames that the socket
+ * would have taken, of a flow that is shunted: they are counted for it, and no more of them is wanted.
  */
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 
 #include "rss.h"
+#include "shunt.h"
 #include "walk.h"
 
 /* Set before loading, so the verifier knows them and what is off costs nothing. */
@@ -23,6 +25,10 @@ const volatile __u8 ip_only;
 const volatile __u8 stamped;
 /* The longest frame that a UMEM frame has room for; 0 when longer ones are split. */
 const volatile __u32 room_bytes;
+/* Readers of frames, each with flows of its own, that the slots are dealt to; 0 when nothing is shunted. */
+const volatile __u32 shunt_readers;
+/* A VLAN that differs is a different flow. */
+const volatile __u8 shunt_vlan;
 
 /* The order is that of `Verdict` in src/capture/af_xdp/program.rs. */
 struct counts {
@@ -35,6 +41,9 @@ struct counts {
 	__u64 closed;
 	/* Not IP, and only IP was wanted; passed on. */
 	__u64 not_ip;
+	/* Of a flow that is shunted; counted for it, and gone. */
+	__u64 shunted;
+	__u64 shunted_bytes;
 };
 
 struct stamp {
@@ -60,6 +69,44 @@ struct {
 	__type(key, __u32);
 	__type(value, struct counts);
 } counts SEC(".maps");
+
+/*
+ * Where the counters of a flow are that is shunted. The two are apart so that a flow can be taken out and, when no program
+ * runs any more that found it, its last counters read.
+ */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1);
+	__type(key, struct shunt_key);
+	__type(value, __u32);
+} shunts SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct shunt_counts);
+} shunt_counters SEC(".maps");
+
+/* Whether the frame is of a flow that is shunted, and so was counted. */
+static __always_inline bool shunt(const struct bytes *frame, __u32 frame_bytes, __u32 slot)
+{
+	struct shunted shunted;
+	struct shunt_counts *counters;
+	__u32 *place;
+
+	if (!shunt_find(frame, frame_bytes, shunt_vlan, &shunted))
+		return false;
+	shunted.key.reader = slot % shunt_readers;
+	place = bpf_map_lookup_elem(&shunts, &shunted.key);
+	if (!place)
+		return false;
+	counters = bpf_map_lookup_elem(&shunt_counters, place);
+	if (!counters)
+		return false;
+	shunt_count(shunted.from_b ? &counters->sides[1] : &counters->sides[0], frame_bytes, shunted.seen);
+	return true;
+}
 
 static __always_inline void stamp(struct xdp_md *ctx)
 {
@@ -105,6 +152,11 @@ static __always_inline int decide(struct xdp_md *ctx, __u32 frame_bytes)
 	if (room_bytes && frame_bytes > room_bytes) {
 		count->too_long++;
 		return XDP_PASS;
+	}
+	if (shunt_readers && is_ip && shunt(&frame, frame_bytes, slot)) {
+		count->shunted++;
+		count->shunted_bytes += frame_bytes;
+		return XDP_DROP;
 	}
 	count->redirected++;
 	if (stamped)

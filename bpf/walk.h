@@ -5,6 +5,8 @@
  * Contract: finds what src/decode finds in the same frame, as far as steering needs it: the addresses, and the
  * ports when all fragments of the flow have them. Every loop is bounded by a named constant, the same as there;
  * every read is checked against the frame's end. A test runs the captures through both.
+ *
+ * What a frame is, its program says: bytes in memory, or, with WALK_COPIES, a socket's buffer, of which it gets copies.
  */
 #ifndef FLOWSCOPE_WALK_H
 #define FLOWSCOPE_WALK_H
@@ -64,6 +66,38 @@ enum protocol {
 	PROTO_SCTP = 132,
 };
 
+/* Where an IP header is said to start; version 0 leaves it to the header. */
+struct network {
+	__u32 at;
+	__u8 version;
+};
+
+#ifdef WALK_COPIES
+
+/* A frame from behind its Ethernet header on, as the kernel hands it around. */
+struct bytes {
+	struct __sk_buff *skb;
+	/* Any number that the verifier does not know: see forget(). */
+	__u32 unknown;
+	/* The last header that was seen. None is longer, and each is done with before the next one is wanted. */
+	__u32 copy[V6_BYTES / 4];
+};
+
+/* The bytes from `at` on when there are `count` of them, a constant, until the next call. */
+static __always_inline void *see(struct bytes *frame, __u32 at, __u32 count)
+{
+	if (at > OFFSET_MAX || bpf_skb_load_bytes(frame->skb, at, frame->copy, count))
+		return NULL;
+	return frame->copy;
+}
+
+static __always_inline __u32 length(const struct bytes *frame)
+{
+	return frame->skb->len;
+}
+
+#else
+
 /* The part of a frame that can be read directly. */
 struct bytes {
 	void *start;
@@ -72,14 +106,8 @@ struct bytes {
 	__u32 unknown;
 };
 
-/* Where an IP header is said to start; version 0 leaves it to the header. */
-struct network {
-	__u32 at;
-	__u8 version;
-};
-
 /* The bytes from `at` on when there are `count` of them, a constant. */
-static __always_inline void *see(const struct bytes *frame, __u32 at, __u32 count)
+static __always_inline void *see(struct bytes *frame, __u32 at, __u32 count)
 {
 	void *p;
 
@@ -92,6 +120,13 @@ static __always_inline void *see(const struct bytes *frame, __u32 at, __u32 coun
 		return NULL;
 	return p;
 }
+
+static __always_inline __u32 length(const struct bytes *frame)
+{
+	return frame->end - frame->start;
+}
+
+#endif
 
 /*
  * The same offset, of which the verifier does not know any more how it came about. Otherwise it follows every way through
@@ -109,7 +144,7 @@ static __always_inline __u16 be16(const void *p)
 }
 
 /* A label stack (RFC 3032): IP tells itself by its first nibble. */
-static __always_inline bool mpls(const struct bytes *frame, struct network *network)
+static __always_inline bool mpls(struct bytes *frame, struct network *network)
 {
 	const __u8 *label, *first;
 	int i;
@@ -131,7 +166,7 @@ static __always_inline bool mpls(const struct bytes *frame, struct network *netw
 }
 
 /* A PPP protocol field, of one byte when compressed; 0 when it is cut. */
-static __always_inline __u16 ppp(const struct bytes *frame, __u32 *at)
+static __always_inline __u16 ppp(struct bytes *frame, __u32 *at)
 {
 	const __u8 *field = see(frame, *at, 1);
 
@@ -149,7 +184,7 @@ static __always_inline __u16 ppp(const struct bytes *frame, __u32 *at)
 }
 
 /* RFC 1042; 0 when it holds no EtherType, 1 for IP without SNAP. */
-static __always_inline __u16 llc(const struct bytes *frame, __u32 *at)
+static __always_inline __u16 llc(struct bytes *frame, __u32 *at)
 {
 	const __u8 *header = see(frame, *at, LLC_BYTES);
 	__u16 type;
@@ -170,17 +205,12 @@ static __always_inline __u16 llc(const struct bytes *frame, __u32 *at)
 	return type > TYPE_LENGTH_MAX ? type : 0;
 }
 
-/* Ethernet, tags and what else may lie before IP. */
-static __always_inline bool find_network(const struct bytes *frame, struct network *network)
+/* Tags and what else may lie between an EtherType, or a length, and IP. */
+static __always_inline bool find_network(struct bytes *frame, __u16 type, struct network *network)
 {
-	const __u8 *header = see(frame, 0, ETH_BYTES);
-	__u16 type;
+	const __u8 *header;
 	int i;
 
-	if (!header)
-		return false;
-	type = be16(header + ETH_TYPE_AT);
-	network->at = ETH_BYTES;
 	network->version = 0;
 	for (i = 0; i <= TAGS_MAX; i++) {
 		if (type == TYPE_IPV4) {
@@ -233,7 +263,7 @@ static __always_inline __u16 fold(__u32 words)
 }
 
 /* The ports, when the datagram that ends at `end` has them; else 0, which adds nothing to the sum. */
-static __always_inline __u16 port_words(const struct bytes *frame, __u8 proto, __u32 at, __u32 end)
+static __always_inline __u16 port_words(struct bytes *frame, __u8 proto, __u32 at, __u32 end)
 {
 	const __u32 *ports;
 
@@ -245,7 +275,7 @@ static __always_inline __u16 port_words(const struct bytes *frame, __u8 proto, _
 	return fold(*ports);
 }
 
-static __always_inline bool v4_words(const struct bytes *frame, __u32 at, __u16 *words)
+static __always_inline bool v4_words(struct bytes *frame, __u32 at, __u16 *words)
 {
 	const __u8 *header = see(frame, at, V4_BYTES_MIN);
 	__u32 header_bytes, total_bytes;
@@ -265,7 +295,7 @@ static __always_inline bool v4_words(const struct bytes *frame, __u32 at, __u16 
 	return true;
 }
 
-static __always_inline bool v6_words(const struct bytes *frame, __u32 at, __u16 *words)
+static __always_inline bool v6_words(struct bytes *frame, __u32 at, __u16 *words)
 {
 	const __u8 *header = see(frame, at, V6_BYTES), *extension;
 	const __u32 *addresses;
@@ -305,20 +335,20 @@ static __always_inline bool v6_words(const struct bytes *frame, __u32 at, __u16 
 		proto = extension[0];
 		at = forget(frame, at + bytes);
 		/* The whole header must be there. */
-		if (at > end || at > (__u32)(frame->end - frame->start))
+		if (at > end || at > length(frame))
 			return true;
 	}
 	*words ^= port_words(frame, proto, at, end);
 	return true;
 }
 
-/* The sum of a flow's words; false when the frame is not IP. */
-static __always_inline bool flow_words(const struct bytes *frame, __u16 *words)
+/* The sum of the words of a flow whose headers begin at `at`, after this type; false when it is not IP. */
+static __always_inline bool words_after(struct bytes *frame, __u16 type, __u32 at, __u16 *words)
 {
-	struct network network;
+	struct network network = { .at = at };
 	const __u8 *first;
 
-	if (!find_network(frame, &network))
+	if (!find_network(frame, type, &network))
 		return false;
 	if (!network.version) {
 		first = see(frame, network.at, 1);
@@ -330,6 +360,14 @@ static __always_inline bool flow_words(const struct bytes *frame, __u16 *words)
 	if (network.version == 4)
 		return v4_words(frame, network.at, words);
 	return network.version == 6 && v6_words(frame, network.at, words);
+}
+
+/* The same of an Ethernet frame. */
+static __always_inline bool flow_words(struct bytes *frame, __u16 *words)
+{
+	const __u8 *header = see(frame, 0, ETH_BYTES);
+
+	return header && words_after(frame, be16(header + ETH_TYPE_AT), ETH_BYTES, words);
 }
 
 #endif

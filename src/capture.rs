@@ -12,6 +12,7 @@ pub mod af_packet;
 pub mod af_xdp;
 #[cfg(any(feature = "af-packet", feature = "pcap-live"))]
 pub mod bpf;
+pub mod fanout;
 pub mod file;
 #[cfg(feature = "pcap-live")]
 pub mod filter;
@@ -20,14 +21,22 @@ pub mod live;
 pub mod nic;
 #[cfg(feature = "pcap-live")]
 pub mod pcap_live;
+pub mod shunt;
 pub mod write;
 
+#[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
+mod ebpf;
 #[cfg(all(any(feature = "af-packet", feature = "pcap-live"), target_os = "linux"))]
 mod gate;
 mod map;
 mod merge;
 mod pcap;
 mod pcapng;
+#[cfg(any(
+    feature = "pcap-live",
+    all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux")
+))]
+mod range;
 #[cfg(any(
     feature = "pcap-live",
     all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux")
@@ -40,6 +49,12 @@ mod source;
 ))]
 mod sys;
 mod unpack;
+
+#[cfg(any(
+    feature = "pcap-live",
+    all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux")
+))]
+pub use range::OutOfRange;
 
 use std::io;
 

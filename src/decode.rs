@@ -4,27 +4,26 @@
 //! A snapped or malformed frame is decoded as far as it goes; what stopped it is a [`Fault`].
 //! Lengths are those of the wire: a snapped payload keeps its real length.
 //!
-//! The common stacks (Ethernet with at most one tag, a whole IPv4 or IPv6 header, TCP or UDP) are
-//! decoded in one go; everything odd or cut goes to a general path that gives the same
-//! answer for the common ones too, which a test holds it to. Both stand on etherparse's header
-//! slices: they check a header's length once. Its one-call slicing costs several times as much.
+//! The common stacks are decoded in one go ([`plain`]); everything odd or cut goes to a general path that gives the
+//! same answer for the common ones too, which a test holds it to. It stands on etherparse's header slices: they check a
+//! header's length once. Its one-call slicing costs several times as much.
 //!
 //! | part | noun |
 //! |---|---|
+//! | `plain` | the common stacks, from the first byte to the payload |
 //! | `link` | link headers, tags and labels → where IP starts |
 //! | `ip` | IPv4 and IPv6 headers, extension headers walked |
 //! | `transport` | TCP, UDP, ICMP and what else has ports |
 
 mod ip;
 mod link;
+mod plain;
 mod transport;
 
 #[cfg(test)]
 mod tests;
 
-use etherparse::{Ethernet2HeaderSlice, SingleVlanHeaderSlice, ether_type};
-
-use crate::frame::{Frame, LinkType};
+use crate::frame::Frame;
 use crate::net::{Addr, IpProto, IpVersion, MacAddr, TcpFlags};
 use transport::Upper;
 
@@ -185,107 +184,39 @@ pub enum Fault {
 }
 
 /// Decodes one frame.
-#[inline]
+// A call: the layers are then written once, where the caller wants them.
+#[inline(never)]
 pub fn decode(frame: &Frame<'_>) -> Layers {
     struct Give;
     impl OnLayers for Give {
         type Out = Layers;
-
         #[inline(always)]
         fn plain(self, layers: &Layers) -> Layers {
             *layers
         }
-
-        fn general(self, layers: Layers) -> Layers {
-            layers
+        #[inline(always)]
+        fn general(self, frame: &Frame<'_>) -> Layers {
+            decode_any(frame)
         }
     }
-    decode_for(frame, Give)
+    plain::decode(frame, Give)
 }
 
 /// Who wants the layers of a frame: one of its methods is called, once.
 pub(crate) trait OnLayers {
     /// What becomes of them.
     type Out;
-
     /// A common stack. Inline it always: it is compiled into each of them apart, so that what it does not look at
     /// is never written down. Layers that went through memory took 51 instructions a frame more on workload A (callgrind).
     fn plain(self, layers: &Layers) -> Self::Out;
-
-    /// Anything else.
-    fn general(self, layers: Layers) -> Self::Out;
+    /// Anything else: to be decoded by [`decode_any`].
+    fn general(self, frame: &Frame<'_>) -> Self::Out;
 }
 
 /// Decodes one frame for `then`.
 #[inline(always)]
 pub(crate) fn decode_for<T: OnLayers>(frame: &Frame<'_>, then: T) -> T::Out {
-    if frame.link != LinkType::ETHERNET {
-        return then.general(decode_any(frame));
-    }
-    let bytes = Bytes::of(frame);
-    let Ok(ethernet) = Ethernet2HeaderSlice::from_slice(bytes.data) else {
-        return then.general(decode_any(frame));
-    };
-    let mut vlans = VlanStack::default();
-    let mut ether_type = ethernet.ether_type();
-    let mut at = ethernet.slice().len();
-    if ether_type == ether_type::VLAN_TAGGED_FRAME {
-        let Ok(tag) = SingleVlanHeaderSlice::from_slice(bytes.from(at)) else {
-            return then.general(decode_any(frame));
-        };
-        vlans = VlanStack { ids: [tag.vlan_identifier().value(), 0], depth: 1 };
-        ether_type = tag.ether_type();
-        at += tag.slice().len();
-    }
-    let macs = Some((MacAddr(ethernet.source()), MacAddr(ethernet.destination())));
-    let link = Layers { macs, vlans, ..Layers::none(frame.interface) };
-    let then = match ether_type {
-        ether_type::IPV4 => match ip::plain_v4(bytes, at) {
-            Some(found) => plain(link, bytes, found, then),
-            None => Err(then),
-        },
-        ether_type::IPV6 => match ip::plain_v6(bytes, at) {
-            Some(found) => plain(link, bytes, found, then),
-            None => Err(then),
-        },
-        _ => Err(then),
-    };
-    match then {
-        Ok(out) => out,
-        Err(then) => then.general(decode_any(frame)),
-    }
-}
-
-/// The rest of the fast path: a TCP or UDP header that is whole and consistent. Gives `then` back when it is none.
-///
-/// Inlined once for each pair of protocols: joining the variants of [`Transport`] before building [`Layers`] took a
-/// quarter more instructions.
-#[inline(always)]
-fn plain<T: OnLayers>(
-    link: Layers,
-    bytes: Bytes<'_>,
-    found: ip::Found,
-    then: T,
-) -> Result<T::Out, T> {
-    let datagram = bytes.until(found.end);
-    let ip = Some(found.layer);
-    match found.layer.proto {
-        IpProto::TCP => match transport::whole_tcp(datagram, found.upper) {
-            Some((header, payload)) => {
-                let transport = Transport::Tcp(header);
-                Ok(then.plain(&Layers { ip, transport, payload, ..link }))
-            }
-            None => Err(then),
-        },
-        IpProto::UDP => match transport::whole_udp(datagram, found.upper) {
-            Some((src, dst, payload)) => {
-                let transport = Transport::Ports { src, dst };
-                Ok(then.plain(&Layers { ip, transport, payload, ..link }))
-            }
-            None => Err(then),
-        },
-        _ => Err(then),
-    }
+    plain::decode(frame, then)
 }
 
 /// Decodes the packet that an ICMP error quotes, from its IP header on (RFC 792, RFC 4443
@@ -309,7 +240,7 @@ pub fn decode_quoted(frame: &Frame<'_>, at: u32) -> Layers {
 /// The general path: every link type, every fault.
 #[cold]
 #[inline(never)]
-fn decode_any(frame: &Frame<'_>) -> Layers {
+pub(crate) fn decode_any(frame: &Frame<'_>) -> Layers {
     let bytes = Bytes::of(frame);
     let mut layers = Layers::none(frame.interface);
     match link::walk(frame.link, bytes, &mut layers) {

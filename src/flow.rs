@@ -11,6 +11,7 @@
 //! | [`wheel`] | which slots are due when |
 //! | [`tcp`] | the connection's state, one enum and one table |
 //! | [`stats`], [`history`] | what a flow adds up to |
+//! | [`shunted`] | packets that were counted elsewhere |
 //! | `entry` | what the table keeps of a flow |
 //! | [`observer`] | how reassembly hooks in |
 //! | `flows` | entries, table and wheel: one packet at a time |
@@ -26,6 +27,7 @@ pub mod ingest;
 pub mod key;
 pub mod observer;
 pub mod packet;
+pub mod shunted;
 pub mod stats;
 pub mod table;
 pub mod tcp;
@@ -38,6 +40,7 @@ pub use history::History;
 pub use key::{FiveTuple, FlowKey, FlowLabel, IpPair, MacPair, Scope};
 pub use observer::{FlowId, FlowObserver, Verdict};
 pub use packet::Packet;
+pub use shunted::{Counted, CountedSide, Shunted};
 pub use stats::{FlowStats, SideStats, Totals};
 pub use tcp::TcpState;
 pub use tracker::{FlowTracker, TrackerCounters};

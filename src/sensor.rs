@@ -11,6 +11,7 @@
 //! | [`read`] | the reading loop, generic over the capture and over what follows it |
 //! | [`direct`] | what follows: a tracker on the same thread |
 //! | [`steer`] | or: steering to trackers on pinned threads; [`rss`] says which |
+//! | [`shunt`] | large flows are counted where they come in |
 //! | [`pace`] | when frames are due; which ones, says [`Filter`](crate::capture::filter::Filter) |
 //! | [`shard`] | what each thread counted, for others to read |
 //! | [`ledger`], [`summary`] | whether it all adds up, for people and as JSON |
@@ -43,6 +44,7 @@ pub mod replay;
 pub mod rss;
 pub mod run;
 pub mod shard;
+pub mod shunt;
 pub mod steer;
 pub mod stop;
 pub mod summary;

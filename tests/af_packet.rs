@@ -5,10 +5,17 @@
 #[allow(dead_code, reason = "shared with other tests, which use other parts of it")]
 #[path = "support/net.rs"]
 mod net;
+#[cfg(feature = "sensor")]
+#[path = "support/rss.rs"]
+mod rss;
 #[path = "support/suite.rs"]
 mod suite;
 #[path = "support/wire.rs"]
 mod wire;
+
+#[cfg(feature = "sensor")]
+#[path = "af_packet/fanout.rs"]
+mod fanout;
 
 use std::process::Command;
 use std::time::Duration;
@@ -244,7 +251,7 @@ fn each_flow_is_on_one_socket_of_a_group_in_both_directions() {
     let fanout = Some(Fanout { group: 7, mode: FanoutMode::Hash });
     let builder = || small().wait(Duration::ZERO).fanout(fanout);
     let mut captures = [open(builder()), open(builder())];
-    assert!(captures[0].description().contains("fanout group 7 by flow"));
+    assert!(captures[0].description().contains("fanout group 7 by hash"));
     let sender = Sender::new(PEER);
     let (flows, rounds) = (100u16, 30u32);
     let mut seen = vec![Vec::new(); captures.len()];
@@ -382,7 +389,7 @@ fn what_cannot_be_opened_is_refused_with_a_reason_and_a_way_out() {
     let first = open(by(FanoutMode::Hash));
     says(
         &refusal(by(FanoutMode::Cpu), PORT),
-        &["joining fanout group 7 by processor: Invalid argument", "choose another number"],
+        &["joining fanout group 7 by cpu: Invalid argument", "choose another number"],
     );
     drop(first);
     drop(open(by(FanoutMode::Cpu)));

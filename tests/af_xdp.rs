@@ -8,6 +8,9 @@ mod frames;
 #[path = "support/net.rs"]
 mod net;
 #[cfg(feature = "sensor")]
+#[path = "support/rss.rs"]
+mod rss;
+#[cfg(feature = "sensor")]
 #[path = "af_xdp/steering.rs"]
 mod steering;
 

@@ -5,49 +5,18 @@
 #[allow(dead_code, reason = "shared with the backends' tests, which use other parts of it")]
 #[path = "support/net.rs"]
 mod net;
+#[allow(dead_code, reason = "shared with other tests, which use other parts of it")]
+#[path = "support/run.rs"]
+mod run;
 
-use std::io::{BufRead, BufReader};
-use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use flowscope::capture::nic::Port;
 use serde_json::Value;
 
 use net::{PORT, ip, namespace};
-
-/// A directory of a test's own, removed with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        let dir =
-            std::env::temp_dir().join(format!("flowscope-doctor-{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&dir).expect("a directory");
-        Self(dir)
-    }
-
-    fn as_str(&self) -> &str {
-        self.0.to_str().expect("a name in UTF-8")
-    }
-
-    /// Files in it.
-    fn files(&self) -> usize {
-        std::fs::read_dir(&self.0).expect("a directory").count()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn flowscope(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flowscope"));
-    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null());
-    command
-}
+use run::{Live, Scratch, flowscope};
 
 fn run(arguments: &[&str]) -> Output {
     flowscope(arguments).output().expect("it runs")
@@ -91,53 +60,9 @@ fn finding<'a>(report: &'a Value, what: &str) -> &'a Value {
     findings.iter().find(|finding| finding["what"] == what).unwrap_or(&Value::Null)
 }
 
-/// A live run; killed with the test.
-struct Live(Child, Option<std::thread::JoinHandle<String>>);
-
-impl Live {
-    /// Starts it, and waits until it captures.
-    fn start(arguments: &[&str]) -> Self {
-        let arguments = [&["live", "-i", PORT, "--metrics", "127.0.0.1:0"], arguments].concat();
-        let mut command = flowscope(&arguments);
-        let mut child =
-            command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("it starts");
-        let mut stderr = BufReader::new(child.stderr.take().expect("standard error"));
-        let mut text = String::new();
-        while !text.contains("serving metrics on") {
-            assert_ne!(stderr.read_line(&mut text).expect("a line"), 0, "it ended:\n{text}");
-        }
-        let messages = std::thread::spawn(move || {
-            stderr.lines().map_while(Result::ok).for_each(|line| text += &(line + "\n"));
-            text
-        });
-        Self(child, Some(messages))
-    }
-
-    fn signal(&self, signal: i32) {
-        // SAFETY: the process is our child and was not waited for, so that its number is its own.
-        assert_eq!(unsafe { libc::kill(self.0.id() as i32, signal) }, 0);
-    }
-
-    /// Waits for its end: the exit code, and all that it said.
-    fn end(mut self) -> (Option<i32>, String) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let code = loop {
-            if let Some(status) = self.0.try_wait().expect("its status") {
-                break status.code();
-            }
-            assert!(Instant::now() < deadline, "it did not end in 30 s");
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        let messages = self.1.take().map(|thread| thread.join().expect("the messages"));
-        (code, messages.unwrap_or_default())
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
+/// Starts a live run on the port.
+fn live(arguments: &[&str]) -> Live {
+    Live::start(&[&["-i", PORT], arguments].concat())
 }
 
 #[test]
@@ -217,7 +142,7 @@ fn a_tuned_port_is_put_back_at_the_end() {
     let tune = ["--backend", "af-packet", "--tune", "--state-dir", scratch.as_str()];
     ethtool(&format!("-K {PORT} gro on"));
     let before = all_of(PORT);
-    let live = Live::start(&tune);
+    let live = live(&tune);
     assert!(!is_on(GRO));
     assert_eq!(scratch.files(), 1);
     let (report, code) = doctor(&["-i", PORT, "--state-dir", scratch.as_str()]);
@@ -257,7 +182,7 @@ fn a_port_is_put_back_also_when_the_run_fails_or_ends_at_once() {
     assert!(is_on(GRO) && scratch.files() == 0, "{message}");
 
     // Two signals that wait for it together: it ends at the second.
-    let live = Live::start(&tune);
+    let live = live(&tune);
     assert!(!is_on(GRO));
     let signals = [libc::SIGSTOP, libc::SIGTERM, libc::SIGINT, libc::SIGCONT];
     signals.iter().for_each(|signal| live.signal(*signal));
@@ -281,7 +206,7 @@ fn what_a_killed_run_left_is_told_and_can_be_put_back() {
     let tune = [&["--backend", "af-packet", "--tune"], &state[..]].concat();
     ethtool(&format!("-K {PORT} gro on"));
     let kill = || {
-        let live = Live::start(&tune);
+        let live = live(&tune);
         live.signal(libc::SIGKILL);
         live.end();
         assert!(!is_on(GRO) && scratch.files() == 1);
@@ -298,7 +223,7 @@ fn what_a_killed_run_left_is_told_and_can_be_put_back() {
 
     // The next run that sets it remembers it as it was first.
     kill();
-    let live = Live::start(&tune);
+    let live = live(&tune);
     live.signal(libc::SIGTERM);
     let (code, messages) = live.end();
     assert_eq!(code, Some(0), "{messages}");
@@ -312,7 +237,7 @@ fn a_run_that_is_not_told_to_set_a_port_says_what_is_wrong_and_leaves_it() {
     }
     let scratch = Scratch::new("warns");
     ethtool(&format!("-K {PORT} gro on"));
-    let live = Live::start(&["--backend", "af-packet", "--state-dir", scratch.as_str()]);
+    let live = live(&["--backend", "af-packet", "--state-dir", scratch.as_str()]);
     assert!(is_on(GRO) && scratch.files() == 0);
     live.signal(libc::SIGTERM);
     let (_, messages) = live.end();
@@ -333,9 +258,9 @@ fn workers_are_where_they_were_told_to_be() {
     };
     let ours = std::fs::read_to_string("/proc/thread-self/status").expect("our own");
     let last = allowed(&ours).rsplit(['-', ',']).next().expect("a core").to_owned();
-    let live = Live::start(&["--backend", "af-packet", "--cores", &last]);
+    let live = live(&["--backend", "af-packet", "--cores", &last]);
     let worker = || {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", live.0.id())).expect("threads");
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", live.child.id())).expect("threads");
         let status =
             |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("status")).ok();
         tasks.flatten().filter_map(status).find(|status| status.starts_with("Name:\tworker-0\n"))
@@ -380,7 +305,7 @@ fn a_port_is_promiscuous_while_it_is_listened_to() {
         }
         let scratch = Scratch::new(backend);
         let before = all_of(PORT);
-        let live = Live::start(&["--backend", backend, "--tune", "--state-dir", scratch.as_str()]);
+        let live = live(&["--backend", backend, "--tune", "--state-dir", scratch.as_str()]);
         assert_eq!(promiscuity(), 1, "{backend}");
         assert_eq!(is_on("rx-vlan-offload"), backend == "af-packet", "{backend}");
         live.signal(libc::SIGTERM);

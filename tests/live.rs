@@ -5,156 +5,30 @@
 #[allow(dead_code, reason = "shared with the backends' tests, which use other parts of it")]
 #[path = "support/net.rs"]
 mod net;
+#[allow(dead_code, reason = "shared with other tests, which use other parts of it")]
+#[path = "support/run.rs"]
+mod run;
+#[path = "live/steered.rs"]
+mod steered;
 #[path = "support/tun.rs"]
 mod tun;
 #[path = "support/wire.rs"]
 mod wire;
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use flowscope::capture::write::PcapWriter;
 use flowscope::{Frame, LinkType, Timestamp};
 use serde_json::Value;
 
 use net::{PEER, PORT, Sender, ip, namespace};
+use run::{Live, Scratch, flowscope, json, lines, until};
 
 const BACKENDS: [&str; 3] = ["af-xdp", "af-packet", "pcap"];
-
-/// A directory of a test's own, removed with it.
-struct Scratch(PathBuf);
-
-impl Scratch {
-    fn new(name: &str) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let dir = format!("flowscope-live-{name}-{}-{number}", std::process::id());
-        let dir = std::env::temp_dir().join(dir);
-        std::fs::create_dir_all(&dir).expect("a directory");
-        Self(dir)
-    }
-
-    fn path(&self, name: &str) -> String {
-        self.0.join(name).to_str().expect("a name in UTF-8").to_owned()
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-fn flowscope(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_flowscope"));
-    command.args(arguments).env_remove("RUST_LOG").stdin(Stdio::null()).stdout(Stdio::null());
-    command
-}
-
-/// A live run; killed with the test.
-struct Live {
-    child: Child,
-    /// All that it said so far.
-    messages: Arc<Mutex<String>>,
-    reader: Option<JoinHandle<()>>,
-}
-
-impl Live {
-    /// Starts it, and waits until frames come to it.
-    fn start(arguments: &[&str]) -> Self {
-        Self::start_with(arguments, &[])
-    }
-
-    fn start_with(arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = flowscope(&["live", "--metrics", "127.0.0.1:0"]);
-        command.args(arguments).envs(environment.iter().copied());
-        let mut child = command.stderr(Stdio::piped()).spawn().expect("it starts");
-        let stderr = BufReader::new(child.stderr.take().expect("standard error"));
-        let messages = Arc::new(Mutex::new(String::new()));
-        let of_reader = Arc::clone(&messages);
-        let reader = std::thread::spawn(move || {
-            stderr.lines().map_while(Result::ok).for_each(|line| {
-                *of_reader.lock().expect("nobody panics here") += &(line + "\n");
-            });
-        });
-        let mut live = Self { child, messages, reader: Some(reader) };
-        until("it serves metrics", || {
-            let is_over = live.child.try_wait().expect("its status").is_some();
-            assert!(!is_over || live.said("serving metrics on"), "it ended:\n{}", live.text());
-            live.said("serving metrics on")
-        });
-        live
-    }
-
-    fn text(&self) -> String {
-        self.messages.lock().expect("nobody panics here").clone()
-    }
-
-    fn said(&self, what: &str) -> bool {
-        self.text().contains(what)
-    }
-
-    /// Waits until it says `what` for the so-manieth time, for up to 20 s.
-    fn until_said(&self, what: &str, times: usize) {
-        let deadline = Instant::now() + Duration::from_secs(20);
-        while self.text().matches(what).count() < times {
-            assert!(Instant::now() < deadline, "{what:?}: not in 20 s:\n{}", self.text());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    /// Status and body of a page that it serves.
-    fn page(&self, path: &str) -> (u16, String) {
-        let text = self.text();
-        let address = text.split("http://").nth(1).and_then(|rest| rest.split('/').next());
-        let mut stream = TcpStream::connect(address.expect("an address")).expect("it listens");
-        stream.set_read_timeout(Some(Duration::from_secs(10))).expect("set");
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("it");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        (status.expect("a status"), body.to_owned())
-    }
-
-    fn signal(&self, signal: i32) {
-        // SAFETY: the process is our child and was not waited for, so that its number is its own.
-        assert_eq!(unsafe { libc::kill(self.child.id() as i32, signal) }, 0);
-    }
-
-    /// Waits for its end: the exit code, and all that it said.
-    fn end(mut self) -> (Option<i32>, String) {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        let code = loop {
-            if let Some(status) = self.child.try_wait().expect("its status") {
-                break status.code();
-            }
-            assert!(Instant::now() < deadline, "it did not end in 30 s");
-            std::thread::sleep(Duration::from_millis(10));
-        };
-        self.reader.take().into_iter().for_each(|reader| reader.join().expect("the messages"));
-        (code, self.text())
-    }
-}
-
-impl Drop for Live {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn json(path: &str) -> Value {
-    serde_json::from_str(&std::fs::read_to_string(path).expect("a file")).expect("JSON")
-}
 
 /// Records without what depends on when frames came, and how many there are of each.
 fn records(path: &str) -> BTreeMap<String, usize> {
@@ -243,11 +117,6 @@ fn live_and_replayed(
     (summary, found)
 }
 
-/// How a steered run with two workers is asked for; libpcap has no other way.
-fn steered(backend: &str) -> &'static [&'static str] {
-    if backend == "pcap" { &["--workers", "2"] } else { &["--steer", "--workers", "2"] }
-}
-
 #[test]
 fn every_frame_of_the_captures_gives_the_records_that_a_replay_gives() {
     let frames = wire::of_captures(1514);
@@ -257,35 +126,6 @@ fn every_frame_of_the_captures_gives_the_records_that_a_replay_gives() {
         }
         let (summary, _) = live_and_replayed(backend, &frames, &[], &[]);
         assert_eq!(sums(&summary), (frames.len() as u64, frames.len() as u64, 0), "{backend}");
-    }
-}
-
-#[test]
-fn a_steered_run_gives_the_records_of_a_replay_and_every_fragment_and_error_finds_its_flow() {
-    const FLOWS: u16 = 200;
-    let mut frames = wire::of_captures(1514);
-    for flow in 5000..5000 + FLOWS {
-        let whole = wire::udp(flow, 0, 100);
-        let [first, later] = wire::fragments(&whole, flow);
-        let error = wire::port_unreachable(&whole);
-        // Later fragments before what says which flow they are of, and without it for a tenth.
-        frames.extend([later, whole]);
-        frames.extend((flow % 10 != 0).then_some(first));
-        frames.push(error);
-    }
-    let all = frames.len() as u64;
-    for backend in BACKENDS {
-        if !namespace(1) {
-            return;
-        }
-        let (summary, records) = live_and_replayed(backend, &frames, &[], steered(backend));
-        assert_eq!(sums(&summary), (all, all, 0), "{backend}");
-        assert_eq!(summary["queues"].as_array().map(Vec::len), Some(1), "{summary:#}");
-        let is_whole = |line: &&String| {
-            line.contains("\"packets_initiator\":3,") && line.contains("\"icmp_errors\":1")
-        };
-        let whole = records.keys().filter(is_whole).count();
-        assert!(whole >= usize::from(FLOWS) * 9 / 10, "{backend}: {whole} flows are whole");
     }
 }
 
@@ -436,11 +276,6 @@ fn what_a_sensor_that_stood_still_lost_is_counted_to_the_frame() {
 }
 
 #[test]
-fn what_a_steered_sensor_that_stood_still_lost_is_counted_to_the_frame() {
-    BACKENDS.iter().for_each(|backend| stands_still(backend, steered(backend)));
-}
-
-#[test]
 fn an_interface_that_is_away_at_the_end_is_told_and_what_came_before_is_kept() {
     for backend in BACKENDS {
         if !namespace(1) {
@@ -485,48 +320,86 @@ fn watched_again(live: &Live, flow: u16) {
     });
 }
 
+fn comes_back(backend: &str, more: &[&str]) {
+    if !namespace(2) {
+        return;
+    }
+    let scratch = Scratch::new(&format!("back-{backend}"));
+    let sum = scratch.path("summary.json");
+    let arguments = ["-i", PORT, "--backend", backend, "--summary", &sum];
+    let live = Live::start(&[&arguments[..], more].concat());
+    watched_again(&live, 1);
+    // Set down and up, then removed and made anew.
+    ip(&format!("link set {PORT} down"));
+    live.until_said("was set down", 1);
+    ip(&format!("link set {PORT} up"));
+    // AF_XDP's sockets stay where they are; the others are opened again.
+    live.until_said("was set up", 1);
+    watched_again(&live, 2);
+    let times = live.text().matches("is watched again").count();
+    ip(&format!("link del {PORT}"));
+    live.until_said("is gone", 1);
+    let queues = "numrxqueues 2 numtxqueues 2";
+    ip(&format!("link add {PORT} {queues} type veth peer name {PEER} {queues}"));
+    [PORT, PEER].iter().for_each(|name| drop(ip(&format!("link set {name} up"))));
+    live.until_said("is watched again", times + 1);
+    watched_again(&live, 3);
+    ip(&format!("link set {PORT} mtu 1400"));
+    live.until_said("MTU was 1500 and is 1400", 1);
+    live.signal(libc::SIGTERM);
+    let (code, messages) = live.end();
+    assert_eq!(code, Some(0), "{backend}: {messages}");
+    let summary = json(&sum);
+    balanced(&summary);
+    let (offered, delivered, dropped) = sums(&summary);
+    assert_eq!(offered, delivered + dropped, "{backend}");
+    assert_eq!(summary["packets_tracked"], delivered, "{backend}");
+    assert_eq!(summary["flows"], 3, "{backend}: {summary:#}");
+    assert!(summary["errors"].as_array().is_some_and(|errors| errors.len() >= 2), "{summary:#}");
+}
+
 #[test]
 fn an_interface_that_comes_back_is_watched_again_and_the_counts_go_on() {
-    for backend in BACKENDS {
-        if !namespace(2) {
+    BACKENDS.iter().for_each(|backend| comes_back(backend, &[]));
+    // It takes the right to load a program to open a group again.
+    comes_back("af-packet", &["--fanout", "ebpf"]);
+}
+
+/// How many records a tunnel has that carries many flows, with two workers.
+fn records_of_a_tunnel(mode: &str) -> usize {
+    let scratch = Scratch::new(&format!("tunnel-{mode}"));
+    let (sum, out) = (scratch.path("summary.json"), scratch.path("live.jsonl"));
+    let output = format!("jsonl:{out}");
+    let arguments = ["-i", PORT, "--backend", "af-packet", "--workers", "2", "--fanout", mode];
+    let live = Live::start(&[&arguments[..], &["--output", &output, "--summary", &sum]].concat());
+    assert!(live.said(&format!(" by {mode}")), "{}", live.text());
+    let sender = Sender::new(PEER);
+    for flow in 0..64 {
+        let inner = &wire::udp(flow, 0, 100)[14..];
+        // IPv4 in GRE.
+        let mut frame = wire::udp(1, 0, 46)[..34].to_vec();
+        frame[16..18].copy_from_slice(&(24 + inner.len() as u16).to_be_bytes());
+        frame[23] = 47;
+        frame.extend([0, 0, 8, 0]);
+        frame.extend(inner);
+        sender.send(&frame).expect("sent");
+    }
+    live.signal(libc::SIGTERM);
+    let (code, messages) = live.end();
+    assert_eq!(code, Some(0), "{messages}");
+    let summary = json(&sum);
+    balanced(&summary);
+    assert_eq!((sums(&summary), &summary["packets_tracked"]), ((64, 64, 0), &64.into()));
+    lines(&out)
+}
+
+#[test]
+fn a_tunnel_is_one_record_where_our_program_spreads_and_one_of_each_worker_where_the_kernel_does() {
+    for (mode, records) in [("ebpf", 1), ("hash", 2)] {
+        if !namespace(1) {
             return;
         }
-        let scratch = Scratch::new(&format!("back-{backend}"));
-        let sum = scratch.path("summary.json");
-        let live = Live::start(&["-i", PORT, "--backend", backend, "--summary", &sum]);
-        watched_again(&live, 1);
-        // Set down and up, then removed and made anew.
-        ip(&format!("link set {PORT} down"));
-        live.until_said("was set down", 1);
-        ip(&format!("link set {PORT} up"));
-        // AF_XDP's sockets stay where they are; the others are opened again.
-        live.until_said("was set up", 1);
-        watched_again(&live, 2);
-        let times = live.text().matches("is watched again").count();
-        ip(&format!("link del {PORT}"));
-        live.until_said("is gone", 1);
-        let queues = "numrxqueues 2 numtxqueues 2";
-        ip(&format!("link add {PORT} {queues} type veth peer name {PEER} {queues}"));
-        [PORT, PEER].iter().for_each(|name| drop(ip(&format!("link set {name} up"))));
-        live.until_said("is watched again", times + 1);
-        watched_again(&live, 3);
-        ip(&format!("link set {PORT} mtu 1400"));
-        live.until_said("MTU was 1500 and is 1400", 1);
-        live.signal(libc::SIGTERM);
-        let (code, messages) = live.end();
-        assert_eq!(code, Some(0), "{backend}: {messages}");
-        let summary = json(&sum);
-        balanced(&summary);
-        let (offered, delivered, dropped) = sums(&summary);
-        assert_eq!(offered, delivered + dropped, "{backend}");
-        assert_eq!(summary["packets_tracked"], delivered, "{backend}");
-        // Until the second socket of a group has joined, its flows come to the first.
-        let flows = summary["flows"].as_u64();
-        assert!(flows.is_some_and(|flows| (3..=5).contains(&flows)), "{backend}: {summary:#}");
-        assert!(
-            summary["errors"].as_array().is_some_and(|errors| errors.len() >= 2),
-            "{summary:#}"
-        );
+        assert_eq!(records_of_a_tunnel(mode), records, "{mode}");
     }
 }
 
@@ -611,73 +484,6 @@ fn a_worker_that_stands_still_is_told_and_systemd_is_told_nothing_until_it_goes_
 }
 
 #[test]
-fn a_steered_worker_that_stands_still_is_told_and_the_reader_waits_for_it_and_what_is_lost_is_counted()
- {
-    for backend in BACKENDS {
-        if !namespace(1) {
-            return;
-        }
-        let scratch = Scratch::new(&format!("held-{backend}"));
-        let sum = scratch.path("summary.json");
-        let arguments = ["-i", PORT, "--backend", backend, "--summary", &sum];
-        let live = Live::start(&[&arguments[..], steered(backend)].concat());
-        let held = Held::new(&live, "worker-1");
-        until("it is told", || live.page("/readyz").1 == "worker 1 stands still\n");
-        let metrics = live.page("/metrics").1;
-        // There is nothing for it that the reader would have to wait for.
-        for (thread, is_stalled) in [("0", 0), ("1", 1), ("reader", 0)] {
-            let line = format!("flowscope_worker_stalled{{worker=\"{thread}\"}} {is_stalled}\n");
-            assert!(metrics.contains(&line), "{backend}: not {line}");
-        }
-        send_too_many();
-        drop(held);
-        until("it goes on", || live.page("/readyz").0 == 200);
-        // The reader alone, then: its workers have nothing to do, and go on.
-        if backend == "af-packet" {
-            let held = Held::new(&live, "reader");
-            until("it is told", || live.page("/readyz").1 == "the reader stands still\n");
-            drop(held);
-        }
-        lost_to_the_frame(live, &sum);
-    }
-}
-
-#[test]
-fn flows_of_a_steered_run_end_while_nothing_comes() {
-    for backend in BACKENDS {
-        if !namespace(1) {
-            return;
-        }
-        let scratch = Scratch::new(&format!("quiet-{backend}"));
-        let out = scratch.path("live.jsonl");
-        let output = format!("jsonl:{out}");
-        let timeout = ["--idle-timeout", "udp=100ms"];
-        let arguments = ["-i", PORT, "--backend", backend, "--output", &output];
-        let live = Live::start(&[&arguments[..], &timeout, steered(backend)].concat());
-        let sender = Sender::new(PEER);
-        (0..40).for_each(|flow| sender.send(&wire::udp(flow, 0, 100)).expect("sent"));
-        until("forty records", || lines(&out) == 40);
-        live.signal(libc::SIGTERM);
-        let (code, messages) = live.end();
-        assert_eq!(code, Some(0), "{backend}: {messages}");
-        assert_eq!(lines(&out), 40, "{backend}");
-    }
-}
-
-/// Waits, for up to 20 s.
-fn until(what: &str, mut is: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !is() {
-        assert!(Instant::now() < deadline, "{what}: not in 20 s");
-        std::thread::sleep(Duration::from_millis(10));
-    }
-}
-
-fn lines(path: &str) -> usize {
-    std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
-}
-
-#[test]
 fn a_hangup_goes_on_in_a_new_file_and_no_record_is_lost() {
     if !namespace(1) {
         return;
@@ -716,16 +522,18 @@ fn rights_that_it_does_not_need_are_given_up_and_another_user_may_go_on() {
     const IPC_LOCK: u64 = 1 << 14;
     const PERFMON: u64 = 1 << 38;
     const BPF: u64 = 1 << 39;
-    for (backend, kept) in
-        [("af-packet", NET_RAW), ("af-xdp", NET_ADMIN | NET_RAW | IPC_LOCK | PERFMON | BPF)]
-    {
+    for (backend, more, kept) in [
+        ("af-packet", &[][..], NET_RAW),
+        ("af-packet", &["--workers", "2", "--fanout", "ebpf"], NET_RAW | PERFMON | BPF),
+        ("af-xdp", &[], NET_ADMIN | NET_RAW | IPC_LOCK | PERFMON | BPF),
+    ] {
         if !namespace(1) {
             return;
         }
         let scratch = Scratch::new(&format!("rights-{backend}"));
         let sum = scratch.path("summary.json");
-        let live =
-            Live::start(&["-i", PORT, "--backend", backend, "--user", "nobody", "--summary", &sum]);
+        let arguments = ["-i", PORT, "--backend", backend, "--user", "nobody", "--summary", &sum];
+        let live = Live::start(&[&arguments[..], more].concat());
         assert_eq!(rights(live.child.id()), [kept; 3], "{backend}");
         let status = std::fs::read_to_string(format!("/proc/{}/status", live.child.id()));
         let status = status.expect("its status");
@@ -815,7 +623,8 @@ fn what_cannot_be_captured_is_refused_by_name() {
     assert!(code == Some(2) && message.contains("1 of the 2 cores"), "{message}");
     let (code, message) = refusal(&["-i", "eth9", "--filter", &["port 1"; 200].join(" or ")]);
     assert!(code == Some(2) && message.contains("at most 512 are taken"), "{message}");
-    let of_one: [(&[&str], &str, [&str; 3]); 2] = [
+    let of_one: [(&[&str], &str, [&str; 3]); 3] = [
+        (&["--fanout", "ebpf"], "af-packet", ["auto", "af-xdp", "pcap"]),
         (&["--busy-poll", "50"], "af-xdp", ["auto", "af-packet", "pcap"]),
         (&["--hardware-times"], "af-packet", ["auto", "af-xdp", "pcap"]),
     ];
@@ -827,6 +636,14 @@ fn what_cannot_be_captured_is_refused_by_name() {
             assert!(code == Some(2) && message.contains(&found), "{message}");
         }
     }
+    let steered = ["-i", "eth9", "--steer", "--workers", "2", "--fanout", "hash"];
+    let (code, message) = refusal(&steered);
+    assert!(code == Some(2) && message.contains("cannot be used with"), "{message}");
+    let (code, message) = refusal(&["-i", "eth9", "--fanout", "bpf"]);
+    assert!(code == Some(2) && message.contains("give hash, ebpf, qm or cpu"), "{message}");
+    let times = ["-i", "eth9", "--backend", "af-xdp", "--hardware-times"];
+    let (code, message) = refusal(&times);
+    assert!(code == Some(2) && message.contains("can neither say which port"), "{message}");
     let lo = ["-i", "lo", "--backend", "af-packet", "--hardware-times"];
     let (code, message) = refusal(&lo);
     assert!(code == Some(1) && message.contains("`ethtool -T lo` shows"), "{message}");

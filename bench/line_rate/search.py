@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 
 import testbed
+from others import Others
 
 # Sending may take half as long again as planned, and starting takes some time.
 SEND_PATIENCE_S = 10
@@ -16,8 +17,15 @@ SLACK = 0.98
 # So often it is given another chance: a machine that is not quiet may have kept it from its core.
 REPEATS_MAX = 2
 TRIALS_MAX = 40
-# Below this part of what came through in overload no further rate is tried: the receiver loses at every one.
-FLOOR = 0.01
+# Below this part of what the generator can no further rate is tried: the receiver loses at every one.
+FLOOR = 0.001
+# From one rate to the next as long as none passed, or none failed: at first where something like it is known, and at most.
+NEAR_STEP = 1.15
+STEP_MAX = 2.0
+# A trial of all that the generator can has failed: the first rate after it is below that.
+OVERLOAD_PART = 0.98
+# From the moment that the receiver says that it is ready to the first frame: its threads take their places.
+READY_S = 0.2
 # What a frame takes on the wire beside its bytes with FCS: preamble, start, gap.
 WIRE_OVERHEAD_BYTES = 20
 MIX_BYTES = (7 * 64 + 4 * 594 + 1518) / 12
@@ -55,6 +63,12 @@ class Trial:
     # Whether all that was sent is accounted for: sent = refused + offered, offered = delivered + dropped.
     exact: str
     load: float
+    # What it was for: search, or hold.
+    purpose: str
+    # Of all processors' time, what went to processes that are not of this run, and to the host.
+    others_percent: float
+    # What does not add up.
+    fault: str = ""
 
     @property
     def lost_percent(self):
@@ -84,17 +98,17 @@ class Bench:
     def __init__(self, bed, sender, out, options):
         self.bed, self.sender, self.out = bed, sender, out
         self.options = options
-        self.trials = []
-        self.inexact = []
 
-    def trial(self, receiver, load, rate, seconds):
+    def trial(self, receiver, load, rate, seconds, purpose="search"):
         """One trial; `rate` is None for all that the generator can."""
+        others = Others()
         with tempfile.TemporaryDirectory(prefix="flowscope-line-rate-") as work:
             receiver.start(self.bed, load.flows, work)
             try:
                 threads = self.bed.place_napi()
                 napi_before = sum(map(testbed.cpu_seconds, threads))
                 cpu_before = testbed.cpu_seconds(receiver.process.pid)
+                time.sleep(READY_S)
                 sent = self.send(receiver, load, rate, seconds)
                 time.sleep(self.bed.settle_s + receiver.settle_s)
                 receiver.before_end(self.bed)
@@ -120,9 +134,10 @@ class Bench:
             napi_s=round(napi, 2),
             exact="yes",
             load=float(open("/proc/loadavg", encoding="ascii").read().split()[0]),
+            purpose=purpose,
+            others_percent=others.percent(),
         )
         self.check(receiver, trial, sent, received)
-        self.trials.append(trial)
         self.out.trial(trial)
         say(
             f"  {receiver.name}, {load.size} bytes, {load.flows} flows, {trial.asked}/s: sent {trial.sent} at {trial.rate:.0f}/s,"
@@ -148,11 +163,9 @@ class Bench:
         elif received.offered is None or received.offered != sent["taken"]:
             # A peer's account is its own: it is told, and not held against this bench.
             trial.exact = "untold" if received.offered is None else "no"
-        for fault in faults:
-            trial.exact = "no"
-            text = f"{receiver.name}, {trial.size} bytes, {trial.flows} flows, {trial.asked}/s: {fault}"
-            self.inexact.append(text)
-            say(f"!!! NOT EXACT: {text}")
+        if faults:
+            trial.exact, trial.fault = "no", "; ".join(faults)
+            say(f"!!! NOT EXACT: {receiver.name}, {trial.size} bytes, {trial.flows} flows, {trial.asked}/s: {trial.fault}")
 
     def send(self, receiver, load, rate, seconds):
         command = [*self.bed.prefix(self.bed.tx_cores), self.sender, "--interface", self.bed.tx]
@@ -191,27 +204,37 @@ class Bench:
                 break
         return trial, passed
 
-    def search(self, receiver, load):
-        """Binary search between nothing and what the generator can, beginning at what came through of that."""
+    def search(self, receiver, load, near=None):
+        """From all that the generator can, which may be an overload that starves the receiver and then says nothing of what it
+        can: downwards in growing steps to a rate that passes, then by halves. `near` is what was found for something like it:
+        the first rate that is tried then, with small steps up and down from it."""
         first = self.trial(receiver, load, None, self.options.seconds)
         overload = first.delivered / first.seconds
         low, high, limit, trials = 0.0, first.rate, "receiver", 1
         if first.lost_percent <= self.options.loss:
             low, limit = first.rate, "generator"
-        rate = min(overload, 0.99 * first.rate)
-        floor = FLOOR * overload
+        for_sure = False
+        step = NEAR_STEP if near else STEP_MAX
+        rate = min(near or max(overload, high / 2), OVERLOAD_PART * high)
+        floor = FLOOR * first.rate
         while limit == "receiver" and high - low > self.options.resolution / 100 * high and trials < TRIALS_MAX:
             if high < floor:
                 break
-            trial, passed = self.lossless(receiver, load, int(rate))
+            # A rate of 0 would be all that the generator can.
+            trial, passed = self.lossless(receiver, load, max(int(rate), 1))
             trials += 1
             if passed:
                 low = max(low, trial.rate)
                 if trial.rate < SLACK * rate:
                     limit = "generator"
             else:
-                high = min(high, rate)
+                high, for_sure = min(high, rate), True
             rate = (low + high) / 2
+            if low == 0:
+                rate = high / step
+            elif not for_sure:
+                rate = min(low * step, rate)
+            step = min(step * step, STEP_MAX)
         found = Throughput(
             receiver.name, load.size, load.flows, low, overload, first.rate, load.gigabits(low), limit, trials
         )

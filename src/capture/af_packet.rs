@@ -4,7 +4,9 @@
 //! |---|---|
 //! | [`Config`] | what is wanted, checked before anything is opened |
 //! | `refuse` | what cannot be, and what to do about it |
+//! | `outgoing` | what a group is to leave out |
 //! | `socket` | the packet socket and its options |
+//! | [`FanoutProgram`] | our way to spread frames over several sockets |
 //! | `ring` | the blocks: whose they are, and whose turn it is |
 //! | `block` | bytes of a block → frames |
 //!
@@ -14,19 +16,23 @@
 
 mod block;
 mod config;
+mod outgoing;
 mod refuse;
 mod ring;
 mod socket;
+mod spread;
 
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-pub use config::{Builder, Config, ConfigError, Fanout, FanoutMode, Times};
+pub use config::{Builder, Config, ConfigError, Fanout, Times};
+pub use spread::FanoutProgram;
 
 pub use super::bpf::Instruction;
+pub use super::fanout::FanoutMode;
 use super::live::{DropReason, LiveCapture, QueueCounts};
-use super::nic::{HardwareTimes, Nic};
+use super::nic::{HardwareTimes, Nic, Rights};
 use super::refuse::{error, gone, unknown};
 use super::sys::{
     hardware_type, interface_index, socket_error, wait_for_packet_paths, wait_readable,
@@ -70,11 +76,31 @@ enum Life {
 }
 
 impl AfPacket {
-    /// Opens `interface`. Its frames are of interface number `id`. For a fanout group, open each of its sockets.
+    /// Opens `interface`. Its frames are of interface number `id`. For several sockets that share them, see
+    /// [`open_group`](Self::open_group).
     ///
     /// # Errors
     /// [`CaptureError::Live`], with what to do about it; nothing is left open then.
     pub fn open(interface: &str, id: u16, config: &Config) -> Result<Self, CaptureError> {
+        // One was asked for.
+        Ok(Self::open_group(interface, id, config, 1)?.swap_remove(0))
+    }
+
+    /// Opens all `sockets` of a group, the first with the lowest number: none takes a frame before all have joined, so that a flow
+    /// does not change sockets while they do. What comes meanwhile is not counted.
+    ///
+    /// # Panics
+    /// When there are to be none, or several without [`Builder::fanout`]: each would have every frame.
+    ///
+    /// # Errors
+    /// [`CaptureError::Live`], with what to do about it; nothing is left open then.
+    pub fn open_group(
+        interface: &str,
+        id: u16,
+        config: &Config,
+        sockets: usize,
+    ) -> Result<Vec<Self>, CaptureError> {
+        assert!(sockets == 1 || sockets > 1 && config.fanout.is_some(), "{sockets} sockets");
         let name = interface;
         if let Some(refusal) = refuse::too_long(name) {
             return Err(refusal);
@@ -86,6 +112,32 @@ impl AfPacket {
                 return Err(refusal);
             }
         }
+        let by_program = config.fanout.is_some_and(|fanout| fanout.mode == FanoutMode::Ebpf);
+        if by_program && let Some(refusal) = refuse::missing_rights(name, Rights::effective()) {
+            return Err(refusal);
+        }
+        let group: Result<Vec<_>, _> =
+            (0..sockets).map(|_| Self::shut_in_its_group(name, id, config)).collect();
+        let group = group?;
+        if by_program {
+            let told = |what| move |error| refuse::not_spread(name, what, error);
+            FanoutProgram::load(sockets as u32)
+                .map_err(told("loading the program that spreads its frames"))?
+                .with_fd(|program| group[0].socket.spread_by(program))
+                .map_err(told("having its fanout group spread by our program"))?;
+        }
+        let of_group = (config.fanout.is_some() && !outgoing::group_is_told())
+            .then(|| outgoing::left_out(&config.filter));
+        let filter = of_group.as_ref().unwrap_or(&config.filter);
+        for capture in &group {
+            gate::let_in(capture.socket.as_fd(), filter)
+                .map_err(|error| refuse::no_filter(name, filter.len(), error))?;
+        }
+        Ok(group)
+    }
+
+    /// A socket that is ready and lets nothing in.
+    fn shut_in_its_group(name: &str, id: u16, config: &Config) -> Result<Self, CaptureError> {
         let mut socket = PacketSocket::new().map_err(|error| refuse::no_socket(name, error))?;
         let memory = socket.ring(config).map_err(|error| refuse::no_ring(name, config, error))?;
         // The filter is a gate: shut until all is ready, so that the socket has no frame twice, once for itself before it joins its
@@ -108,8 +160,6 @@ impl AfPacket {
                 Some(held.map_err(|error| refuse::not_stamped(name, error))?)
             }
         };
-        gate::let_in(socket.as_fd(), &config.filter)
-            .map_err(|error| refuse::no_filter(name, config.filter.len(), error))?;
         Ok(Self {
             ring: Ring::new(memory, config, link, id),
             socket,

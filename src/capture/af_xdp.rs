@@ -5,6 +5,7 @@
 //! | [`Config`] | what is wanted, checked before anything is opened |
 //! | `refuse` | whether what is there will do |
 //! | [`Program`] | our XDP program (`bpf/`): which frames, to which socket, and how many |
+//! | `shunts` | flows that it counts, and whose frames do not come |
 //! | `umem`, `held` | the frames: whose they are, and that nobody has one twice |
 //! | `batch` | descriptors → frames |
 //! | `sys` | system calls |
@@ -19,6 +20,7 @@ mod config;
 mod held;
 mod program;
 mod refuse;
+mod shunts;
 mod sys;
 mod umem;
 
@@ -33,6 +35,7 @@ pub use umem::Statistics;
 use super::live::{DropReason, LiveCapture, QueueCounts};
 use super::nic::{Interface, Promiscuous, Rights};
 use super::refuse::{error, unknown};
+use super::shunt::Shunts;
 use super::sys::{socket_error, wait_for_packet_paths, wait_readable};
 use super::{Capture, CaptureError};
 use crate::frame::Frame;
@@ -199,6 +202,11 @@ impl AfXdp {
             .map_err(|error| self.unreadable("reading the XDP program's counters", error))
     }
 
+    /// The interface's table of shunted flows, if it was configured. It can be read when the captures are gone.
+    pub fn shunts(&self) -> Option<Arc<dyn Shunts>> {
+        self.program.lock().unwrap_or_else(PoisonError::into_inner).shunts()
+    }
+
     fn unreadable(&self, what: &str, system: io::Error) -> CaptureError {
         let what = format!("queue {}: {what}", self.queue);
         error(&self.interface, what, system, "please report this")
@@ -270,6 +278,7 @@ impl Bound {
             ip_only: config.ip_only,
             stamped: config.kernel_time,
             room_bytes: (!multi_buffer).then(|| config.room_bytes()),
+            shunt: config.shunt,
         })
         .map_err(|error| refuse::not_loaded(name, error))?;
 
@@ -341,8 +350,10 @@ impl LiveCapture for AfXdp {
         let statistics = self.statistics()?;
         let verdicts = self.verdicts()?;
         let mut counts = QueueCounts {
-            offered: verdicts.redirected + verdicts.too_long,
+            offered: verdicts.redirected + verdicts.too_long + verdicts.shunted,
             delivered: self.batch.delivered,
+            shunted: verdicts.shunted,
+            shunted_bytes: verdicts.shunted_bytes,
             ..QueueCounts::default()
         };
         let mut drop = |reason: DropReason, frames: u64| counts.dropped[reason as usize] += frames;

@@ -13,5 +13,5 @@ pub struct Instruction {
     pub k: u32,
 }
 
-/// The longest program that a kernel takes (`BPF_MAXINSNS`).
-pub const INSTRUCTIONS_MAX: usize = 4096;
+/// The longest program: what a kernel takes (`BPF_MAXINSNS`, 4096), less what may have to stand in front of it.
+pub const INSTRUCTIONS_MAX: usize = 4096 - 3;

@@ -9,6 +9,8 @@
 mod kernel;
 
 use std::ffi::c_int;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use pcap::{BpfProgram, Capture, Linktype, PacketHeader};
 
@@ -44,12 +46,30 @@ const LINK_TYPES: [LinkType; 16] = [
     LinkType::LINUX_SLL2,
 ];
 
-/// A compiled expression.
+/// A compiled expression. Clones share what was compiled: each thread that filters has one.
+#[derive(Clone)]
 pub struct Filter {
     expression: String,
-    programs: Vec<(LinkType, BpfProgram)>,
+    programs: Arc<[(LinkType, Program)]>,
     refused: Vec<LinkType>,
 }
+
+/// What libpcap compiled.
+struct Program(BpfProgram);
+
+impl Deref for Program {
+    type Target = BpfProgram;
+
+    fn deref(&self) -> &BpfProgram {
+        &self.0
+    }
+}
+
+// SAFETY:
+// - all that a shared reference allows is to read the instructions (`get_instructions`), by us or by libpcap's interpreter, which has its
+//   registers and its memory on the caller's stack; nothing writes to them from when they are compiled until they are freed.
+// - the crate says of the program itself that another thread may free it (`Send`).
+unsafe impl Sync for Program {}
 
 /// An expression that is not taken.
 #[derive(Debug, thiserror::Error)]
@@ -93,8 +113,7 @@ impl Filter {
         }
         within("bytes", expression.len(), EXPRESSION_BYTES_MAX)?;
         within("words", words(expression), EXPRESSION_WORDS_MAX)?;
-        let mut filter =
-            Self { expression: expression.to_owned(), programs: Vec::new(), refused: Vec::new() };
+        let (mut programs, mut refused) = (Vec::new(), Vec::new());
         let (mut first_refusal, mut is_measured) = (None, false);
         for link in LINK_TYPES {
             // How long it is, is soon known; optimising is what takes long.
@@ -104,16 +123,16 @@ impl Filter {
                 is_measured = true;
             }
             match compile_for(link, expression, true) {
-                Ok(program) => filter.programs.push((link, program)),
+                Ok(program) => programs.push((link, Program(program))),
                 Err(reason) => {
-                    filter.refused.push(link);
+                    refused.push(link);
                     first_refusal.get_or_insert(reason);
                 }
             }
         }
         match first_refusal {
-            Some(reason) if filter.programs.is_empty() => Err(refuse(reason)),
-            _ => Ok(filter),
+            Some(reason) if programs.is_empty() => Err(refuse(reason)),
+            _ => Ok(Self { expression: expression.to_owned(), programs: programs.into(), refused }),
         }
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Contract: a live capture counts every frame that its queue was offered exactly once. While it runs the counts
 //! are those of the last look; once it was [stopped](LiveCapture::stop) and emptied,
-//! `offered = delivered + dropped`, to the frame.
+//! `offered = delivered + shunted + dropped`, to the frame.
 
 use super::{Capture, CaptureError};
 
@@ -79,6 +79,10 @@ pub struct QueueCounts {
     pub offered: u64,
     /// Frames handed to the closure of [`with_batch`](Capture::with_batch).
     pub delivered: u64,
+    /// Frames that were [shunted](super::shunt): counted for their flow, and not handed to anybody.
+    pub shunted: u64,
+    /// Their bytes on the wire.
+    pub shunted_bytes: u64,
     /// Frames lost before that, by [`DropReason`].
     pub dropped: [u64; DropReason::ALL.len()],
 }
@@ -94,12 +98,14 @@ impl QueueCounts {
         Self {
             offered: self.offered + other.offered,
             delivered: self.delivered + other.delivered,
+            shunted: self.shunted + other.shunted,
+            shunted_bytes: self.shunted_bytes + other.shunted_bytes,
             dropped: std::array::from_fn(|reason| self.dropped[reason] + other.dropped[reason]),
         }
     }
 
     /// Frames on their way: in a ring, or counted at another moment. 0 once the capture is stopped and empty.
     pub fn underway(&self) -> u64 {
-        self.offered.saturating_sub(self.delivered + self.dropped_total())
+        self.offered.saturating_sub(self.delivered + self.shunted + self.dropped_total())
     }
 }

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use pcap::{Active, Linktype};
 
-pub use config::{Builder, Config, ConfigError};
+pub use config::{Builder, Config};
 
 use super::file::recycled;
 use super::filter::{Filter, link_of};

@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use super::exit;
 use super::values::{self, IdleTimeout};
+use crate::capture::fanout::FanoutMode;
 use crate::sensor::backends::Backend;
 use crate::sensor::cores::CoreList;
 use crate::sensor::options::{Output, Speed};
@@ -48,6 +49,9 @@ Examples:
 
     flowscope live -i eth2 --backend af-packet --workers 4 --filter 'not port 22'
         four workers, by a named backend, without what is filtered out
+
+    flowscope live -i eth2 --backend af-xdp --shunt-above 10MB
+        flows of more than that are counted in the kernel
 
     flowscope live -i eth2 --steer --workers 3 --cores 2-5
         a port with one queue: core 2 reads, cores 3 to 5 track";
@@ -260,11 +264,21 @@ pub struct LiveArgs {
     #[arg(long, help_heading = "Frames")]
     pub steer: bool,
 
+    /// How the kernel spreads frames over the workers, each with a socket of its own: hash, ebpf, qm or cpu. Only with --backend
+    /// af-packet.
+    ///
+    /// hash is by flow as the kernel sees it: what is in a tunnel (GRE, IP in IP) goes by what it carries, so that
+    /// the tunnel, which is one flow for us, may have a record of each worker; all of MPLS goes to one worker. ebpf is by flow as we
+    /// see it, by a program of ours in the kernel, which takes CAP_BPF and CAP_PERFMON. qm is by the queue that a frame came on, cpu
+    /// by the processor that took it.
+    #[arg(long, value_name = "MODE", conflicts_with = "steer", value_parser = values::fanout, help_heading = "Frames")]
+    pub fanout: Option<FanoutMode>,
+
     /// Go on as this user, once outputs are open.
     ///
     /// Of the rights it was started with, those that it takes to open a port are kept in any case and no others:
-    /// CAP_NET_RAW, and for AF_XDP CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK; and CAP_NET_ADMIN to put back what
-    /// --tune or --hardware-times set.
+    /// CAP_NET_RAW, and for AF_XDP CAP_NET_ADMIN, CAP_BPF, CAP_PERFMON and CAP_IPC_LOCK; CAP_BPF and
+    /// CAP_PERFMON for --fanout ebpf; and CAP_NET_ADMIN to put back what --tune or --hardware-times set.
     #[arg(long, value_name = "NAME", value_parser = User::find, help_heading = "Operation")]
     pub user: Option<User>,
 
@@ -279,6 +293,15 @@ pub struct LiveArgs {
     /// napi_defer_hard_irqs and gro_flush_timeout say so, which are left as they are.
     #[arg(long, value_name = "MICROSECONDS", value_parser = clap::value_parser!(u32).range(1..=10_000), help_heading = "Frames")]
     pub busy_poll: Option<u32>,
+
+    /// Count the packets of a flow that has SIZE bytes in the kernel, and read no more of them. Only with --backend af-xdp.
+    ///
+    /// SIZE is in bytes unless it ends with kB, MB or GB. For what a link's bulk transfers cost: their frames are counted for
+    /// their flow by the program that else hands them on, and dropped there. FIN, SYN, RST, fragments and all that is not plain
+    /// TCP or UDP still come. Records are exact to the packet and byte; retransmissions and order are not looked at
+    /// meanwhile. Up to 1024 flows at once on a port. Not with --filter or --steer.
+    #[arg(long, value_name = "SIZE", value_parser = values::bytes, help_heading = "Flows")]
+    pub shunt_above: Option<u64>,
 
     /// Frames have the NIC's own time. Only with --backend af-packet, and a NIC that can stamp every frame.
     ///

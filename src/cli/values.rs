@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::args::Workers;
+use crate::capture::fanout::FanoutMode;
 use crate::export::sink::Target;
 use crate::flow::IdleTimeouts;
 use crate::sensor::cores::CoreList;
@@ -34,9 +35,37 @@ pub fn workers(text: &str) -> Result<Workers, String> {
         .ok_or_else(|| "give auto, or a number from 1 to 128".to_owned())
 }
 
+/// Parses the name of a way to spread frames.
+pub fn fanout(text: &str) -> Result<FanoutMode, String> {
+    FanoutMode::ALL
+        .into_iter()
+        .find(|mode| mode.label() == text)
+        .ok_or_else(|| "give hash, ebpf, qm or cpu".to_owned())
+}
+
 /// Parses cores: `2-5,8`.
 pub fn cores(text: &str) -> Result<CoreList, String> {
     CoreList::parse(text).map_err(|error| error.to_string())
+}
+
+/// Parses a number of bytes: `1500`, `64kB`, `10MB`, `1.5GB`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit_bytes = match unit {
+        "" | "B" => 1.0,
+        "kB" | "KB" => 1e3,
+        "MB" => 1e6,
+        "GB" => 1e9,
+        _ => return Err(format!("unknown unit {unit:?}: give kB, MB or GB")),
+    };
+    number
+        .parse::<f64>()
+        .ok()
+        .map(|number| number * unit_bytes)
+        .filter(|bytes| (1.0..=1e15).contains(bytes))
+        .map(|bytes| bytes as u64)
+        .ok_or_else(|| "give a size above zero, such as 64kB, 10MB or 1GB".to_owned())
 }
 
 /// Parses a time: `300s`, `5m`, `1h`, `500ms`, or a number of seconds.
@@ -153,6 +182,17 @@ mod tests {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
         assert_eq!(duration_or_off("off"), Ok(None));
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes("1500"), Ok(1500));
+        assert_eq!(bytes("1.5kB"), Ok(1500));
+        assert_eq!(bytes("10MB"), Ok(10_000_000));
+        assert_eq!(bytes("2GB"), Ok(2_000_000_000));
+        for wrong in ["", "MB", "0", "0.1", "-1", "10MiB", "1e30GB", "99999999GB"] {
+            assert!(bytes(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

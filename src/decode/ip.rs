@@ -34,36 +34,6 @@ pub(super) struct Found {
     pub fault: Option<Fault>,
 }
 
-/// An IPv4 header of the common kind: whole, consistent, no fragment.
-#[inline]
-pub(super) fn plain_v4(bytes: Bytes<'_>, at: usize) -> Option<Found> {
-    let header = Ipv4HeaderSlice::from_slice(bytes.from(at)).ok()?;
-    let header_bytes = header.slice().len();
-    let total_bytes = usize::from(header.total_len());
-    if total_bytes < header_bytes || header.is_fragmenting_payload() {
-        return None;
-    }
-    Some(Found {
-        layer: v4_layer(&header, None),
-        upper: at + header_bytes,
-        end: at + total_bytes,
-        fault: None,
-    })
-}
-
-/// An IPv6 header of the common kind: whole, with its payload's length. The caller sees by the
-/// protocol whether extension headers follow.
-#[inline]
-pub(super) fn plain_v6(bytes: Bytes<'_>, at: usize) -> Option<Found> {
-    let header = Ipv6HeaderSlice::from_slice(bytes.from(at)).ok()?;
-    let payload_bytes = usize::from(header.payload_length());
-    if payload_bytes == 0 {
-        return None;
-    }
-    let upper = at + header.slice().len();
-    Some(Found { layer: v6_layer(&header), upper, end: upper + payload_bytes, fault: None })
-}
-
 /// Any IP header. `Err` when there is none to speak of.
 pub(super) fn walk(bytes: Bytes<'_>, network: Network) -> Result<Found, Fault> {
     let first = *bytes.from(network.at).first().ok_or(Fault::IpTruncated)?;

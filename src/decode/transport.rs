@@ -39,15 +39,6 @@ pub(super) fn any(datagram: Bytes<'_>, proto: IpProto, at: usize) -> Upper {
     }
 }
 
-/// A TCP header that is whole (RFC 9293 section 3.1), and what follows it.
-#[inline(always)]
-pub(super) fn whole_tcp(datagram: Bytes<'_>, at: usize) -> Option<(TcpHeader, Payload)> {
-    let header = TcpHeaderSlice::from_slice(datagram.from(at)).ok()?;
-    let bytes = header.slice();
-    Some((tcp_header(&header), datagram.payload(at + bytes.len())))
-}
-
-#[inline(always)]
 fn tcp_header(header: &TcpHeaderSlice<'_>) -> TcpHeader {
     let bytes = header.slice();
     let flags = TcpFlags(bytes[TCP_FLAGS_AT]);
@@ -101,7 +92,7 @@ fn tcp_cut(datagram: Bytes<'_>, at: usize, error: &TcpError) -> Upper {
 /// The window scale option (RFC 7323 section 2.2). A malformed list of options ends early, as
 /// RFC 9293 section 3.1 leaves no other way; so do etherparse's iterator and this.
 #[inline(never)]
-fn window_scale(options: &[u8]) -> Option<u8> {
+pub(super) fn window_scale(options: &[u8]) -> Option<u8> {
     const END: u8 = 0;
     const NO_OPERATION: u8 = 1;
     const WINDOW_SCALE: u8 = 3;
@@ -123,8 +114,7 @@ fn window_scale(options: &[u8]) -> Option<u8> {
 /// A UDP header that is whole and consistent (RFC 768): its ports and what follows it. A length of 0
 /// is a jumbogram's (RFC 2675 section 4) or yet to be filled in; less than IP says leaves a surplus
 /// that is not payload (RFC 9868).
-#[inline(always)]
-pub(super) fn whole_udp(datagram: Bytes<'_>, at: usize) -> Option<(u16, u16, Payload)> {
+fn whole_udp(datagram: Bytes<'_>, at: usize) -> Option<(u16, u16, Payload)> {
     let header = UdpHeaderSlice::from_slice(datagram.from(at)).ok()?;
     let inner = match usize::from(header.length()) {
         0 => datagram,

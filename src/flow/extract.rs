@@ -44,16 +44,13 @@ impl ByFiveTuple {
             Transport::Icmp(ref icmp) => icmp_ports(ip.proto, icmp),
             Transport::None => (0, 0),
         };
-        let mut scope = Scope::default();
-        if self.vlan {
-            // Constant indices: one that is not keeps all of `layers` in memory.
+        // A branch that always goes the same way: nothing is computed, and nothing kept at hand, for what few ask for.
+        let scope = if self.vlan | self.interface {
             let VlanStack { ids: [outer, inner], depth } = layers.vlans;
-            let tag = |at: u8, id: u16| if depth > at { id + 1 } else { 0 };
-            scope.vlans = [tag(0, outer), tag(1, inner)];
-        }
-        if self.interface {
-            scope.interface = layers.interface.saturating_add(1);
-        }
+            self.scope(outer, inner, depth, layers.interface)
+        } else {
+            Scope::default()
+        };
         Some(FiveTuple {
             src: ip.src,
             dst: ip.dst,
@@ -63,6 +60,15 @@ impl ByFiveTuple {
             version: ip.version,
             scope,
         })
+    }
+
+    #[inline(never)]
+    fn scope(&self, outer: u16, inner: u16, depth: u8, interface: u16) -> Scope {
+        let tag = |at: u8, id: u16| if self.vlan && depth > at { id + 1 } else { 0 };
+        Scope {
+            vlans: [tag(0, outer), tag(1, inner)],
+            interface: if self.interface { interface.saturating_add(1) } else { 0 },
+        }
     }
 }
 

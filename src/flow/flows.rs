@@ -5,6 +5,7 @@
 //! accounted`.
 
 mod ending;
+mod merging;
 
 use std::collections::HashMap;
 

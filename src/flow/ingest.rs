@@ -3,14 +3,16 @@
 //! A tracker has one of its own. With software steering the reader has the only one, and sends
 //! packets to trackers on other cores.
 
-use std::hash::BuildHasher;
+use std::hash::{BuildHasher, Hash, Hasher};
 
 use foldhash::fast::SeedableRandomState;
 
 use super::extract::{FlowExtractor, request_type};
 use super::fragments::{FragmentTable, Held, Placed};
 use super::packet::{Packet, Role};
-use crate::decode::{Fault, Layers, OnLayers, Payload, Transport, decode_for, decode_quoted};
+use crate::decode::{
+    Fault, Layers, OnLayers, Payload, Transport, decode_any, decode_for, decode_quoted,
+};
 use crate::frame::Frame;
 use crate::net::IpProto;
 use crate::time::Timestamp;
@@ -101,7 +103,7 @@ impl<E: FlowExtractor> Ingest<E> {
         };
         packets.push(Packet {
             key: extracted.key,
-            hash: self.hasher.hash_one(extracted.key),
+            hash: hash_of(&self.hasher, &extracted.key),
             ts: frame.ts,
             clock: self.clock,
             wire_bytes: u64::from(frame.wire_len),
@@ -115,6 +117,20 @@ impl<E: FlowExtractor> Ingest<E> {
             payload: layers.payload,
             frame: index as u32,
         });
+    }
+
+    /// A frame of no common stack.
+    #[cold]
+    #[inline(never)]
+    fn general(&mut self, frame: &Frame<'_>, index: usize, packets: &mut Vec<Packet<E::Key>>) {
+        let layers = decode_any(frame);
+        let odd = layers.ip.is_some_and(|ip| ip.fragment.is_some())
+            || matches!(layers.transport, Transport::Icmp(icmp) if icmp.quoted_at.is_some());
+        if odd {
+            self.odd(frame, index, layers, packets);
+        } else {
+            self.one(frame, index, &layers, packets);
+        }
     }
 
     #[cold]
@@ -189,7 +205,7 @@ impl<E: FlowExtractor> Ingest<E> {
         let Some(extracted) = self.extractor.extract(&quoted) else { return };
         packets.push(Packet {
             key: extracted.key,
-            hash: self.hasher.hash_one(extracted.key),
+            hash: hash_of(&self.hasher, &extracted.key),
             ts: frame.ts,
             clock: self.clock,
             wire_bytes: 0,
@@ -231,7 +247,7 @@ impl<E: FlowExtractor> Ingest<E> {
 
     /// The hash that packets with this key carry.
     pub fn hash(&self, key: &E::Key) -> u64 {
-        self.hasher.hash_one(key)
+        hash_of(&self.hasher, key)
     }
 
     /// Where the frames went.
@@ -256,16 +272,19 @@ impl<E: FlowExtractor> OnLayers for OneFrame<'_, '_, E> {
         self.ingest.one(self.frame, self.index, layers, self.packets);
     }
 
-    #[inline(never)]
-    fn general(self, layers: Layers) {
-        let odd = layers.ip.is_some_and(|ip| ip.fragment.is_some())
-            || matches!(layers.transport, Transport::Icmp(icmp) if icmp.quoted_at.is_some());
-        if odd {
-            self.ingest.odd(self.frame, self.index, layers, self.packets);
-        } else {
-            self.ingest.one(self.frame, self.index, &layers, self.packets);
-        }
+    /// A call with few arguments, all in registers: a frame on its way is never laid down in memory.
+    #[inline(always)]
+    fn general(self, frame: &Frame<'_>) {
+        self.ingest.general(frame, self.index, self.packets);
     }
+}
+
+/// What [`BuildHasher::hash_one`] gives. That one is not inlined everywhere, and then the key goes through memory.
+#[inline(always)]
+fn hash_of<K: Hash>(hasher: &SeedableRandomState, key: &K) -> u64 {
+    let mut state = hasher.build_hasher();
+    key.hash(&mut state);
+    state.finish()
 }
 
 #[inline]
@@ -312,7 +331,7 @@ impl<E: FlowExtractor> Giver<'_, E> {
         self.counters.packets += u64::from(held.frames);
         self.packets.push(Packet {
             key: extracted.key,
-            hash: self.hasher.hash_one(extracted.key),
+            hash: hash_of(&self.hasher, &extracted.key),
             ts: held.times.0,
             clock: self.clock,
             wire_bytes: held.wire_bytes,

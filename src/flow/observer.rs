@@ -15,6 +15,15 @@ pub struct FlowId(pub u32);
 /// Watches the packets of flows as a tracker accounts them: how reassembly hooks in. Static
 /// dispatch; `()` watches nothing.
 pub trait FlowObserver<K> {
+    /// A packet of this flow probably comes after some dozens of others: to ask for the cache line that leads to what the
+    /// flow has here. The flow may be over by then, and another in its place.
+    #[inline]
+    fn prefetch_far(&self, _: FlowId) {}
+
+    /// The same, half as far ahead: to follow what was asked for.
+    #[inline]
+    fn prefetch_near(&self, _: FlowId) {}
+
     /// One packet, already counted. `frame` is the one it came from; `None` for fragments that
     /// waited, and for packets that were steered here without their bytes.
     fn on_packet<S: EventSink<K>>(

@@ -4,6 +4,7 @@
 //! remember to tell which [`Signal`] a segment is; it belongs to the hot entry of the flow table.
 //! Sequence numbers are compared modulo 2^32 (RFC 9293 section 3.4).
 
+mod skipped;
 mod state;
 
 pub use state::{Signal, TcpState};
@@ -493,8 +494,11 @@ impl Track {
             return true;
         }
         if !self.is(bit::ACK_KNOWN, other) {
-            // Nothing known to judge by, but for a side that has sent nothing else: then its SYN.
-            return !self.is(bit::ISN_KNOWN, end) || tcp.seq.wrapping_add(1) == self.seq_end[at];
+            // Nothing known to judge by, but for a side that has sent nothing else: then its SYN. Where segments were only
+            // counted, not even that.
+            return !self.is(bit::ISN_KNOWN, end)
+                || !self.is(bit::SEQ_KNOWN, end)
+                || tcp.seq.wrapping_add(1) == self.seq_end[at];
         }
         let scale = self.scales >> (other as u32 * 4) & 15;
         let window = (u32::from(self.window[peer]) << scale).max(1);

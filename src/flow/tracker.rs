@@ -4,8 +4,9 @@ use super::config::{ConfigError, TrackerConfig};
 use super::extract::FlowExtractor;
 use super::flows::{Ears, Flows};
 use super::ingest::{Ingest, IngestCounters};
-use super::observer::FlowObserver;
+use super::observer::{FlowId, FlowObserver};
 use super::packet::Packet;
+use super::shunted::Shunted;
 use super::stats::FlowStats;
 use crate::event::{EndReason, EventSink};
 use crate::frame::Frame;
@@ -165,11 +166,13 @@ impl<E: FlowExtractor> FlowTracker<E> {
                 for (slot, packet) in found[step(number)].iter_mut().zip(&packets[step(number)]) {
                     *slot = flows.peek(packet.hash).unwrap_or(NONE);
                     flows.prefetch_hot(*slot);
+                    ears.observer.prefetch_far(FlowId(*slot));
                 }
                 let Some(number) = number.checked_sub(1) else { continue };
                 let packets = found[step(number)].iter().zip(&packets[step(number)]);
                 for (slot, packet) in packets.clone() {
                     flows.prefetch_cold(*slot, packet);
+                    ears.observer.prefetch_near(FlowId(*slot));
                 }
                 for (&slot, packet) in packets {
                     // What was found may be another flow by now, or have been one from the beginning.
@@ -246,6 +249,35 @@ impl<E: FlowExtractor> FlowTracker<E> {
         let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
         self.flows.drain(EndReason::Drained, &mut ears);
         hook!(self.hooks.batch(0, 0, 0));
+    }
+
+    /// The key of a live flow that has `above` bytes or more and goes on: a TCP connection only while it is established and
+    /// nobody has closed. What an observer was told of is looked up after the call that told it.
+    pub fn large(&self, flow: FlowId, above: u64) -> Option<&E::Key> {
+        self.flows.large(flow.0, above)
+    }
+
+    /// Adds packets to a flow that were only counted, elsewhere: they are tracked now. A record that is due comes first; where
+    /// the flow has ended meanwhile, another one begins.
+    ///
+    /// Totals, times and the union of flags are as if the packets had come. What is not known of them is left out:
+    /// retransmissions, order, and what a RST would be judged by, so that the next one is believed.
+    pub fn merge<O: FlowObserver<E::Key>, S: EventSink<E::Key>>(
+        &mut self,
+        shunted: &Shunted<E::Key>,
+        observer: &mut O,
+        sink: &mut S,
+    ) {
+        let hash = self.ingest.hash(&shunted.key);
+        let (packets, bytes) = (self.flows.counters.packets, self.flows.counters.bytes);
+        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        self.flows.merge(shunted, hash, &mut ears);
+        let counters = &self.flows.counters;
+        hook!(self.hooks.batch(
+            counters.packets - packets,
+            counters.bytes - bytes,
+            self.flows.len(),
+        ));
     }
 
     /// Ends one flow with [`EndReason::Forgotten`]; `false` when it is not there.

@@ -13,6 +13,7 @@ use crate::flow::{FlowId, FlowStats};
 use crate::frame::Frame;
 use crate::net::{End, TcpFlags};
 use crate::obs::Hooks;
+use crate::prefetch::prefetch;
 use crate::time::{Timestamp, duration_ns};
 
 /// Holes that one call of [`Reassembler::handle_timeout`] looks at.
@@ -247,6 +248,23 @@ impl<K: Copy> Reassembler<K> {
 }
 
 impl<K: Copy, C: StreamSink<K>> FlowObserver<K> for Watching<'_, K, C> {
+    #[inline]
+    fn prefetch_far(&self, flow: FlowId) {
+        if let Some(place) = self.reassembler.places.get(flow.0 as usize) {
+            prefetch(place);
+        }
+    }
+
+    #[inline]
+    fn prefetch_near(&self, flow: FlowId) {
+        let place = self.reassembler.places.get(flow.0 as usize).and_then(|&n| n.checked_sub(1));
+        if let Some(pair) = place.and_then(|place| self.reassembler.pairs.get(place as usize)) {
+            // Two lines, or three.
+            pair.streams.iter().for_each(prefetch);
+            prefetch(&pair.initiator_end);
+        }
+    }
+
     #[inline]
     fn on_packet<S: EventSink<K>>(
         &mut self,

@@ -4,9 +4,11 @@
 //! what to do about it; nothing stays attached then.
 
 use crate::capture::CaptureError;
+use crate::capture::fanout::FanoutMode;
 use crate::capture::filter::Filter;
 use crate::capture::live::LiveCapture;
 use crate::frame::LinkType;
+use crate::sensor::shunt::ShuntWanted;
 
 /// A way to get at frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +50,14 @@ pub struct Wanted {
     pub take_traffic: bool,
     /// For how many microseconds AF_XDP polls the driver before it sleeps; `None` leaves that to interrupts.
     pub busy_poll_micros: Option<u32>,
+    /// How the kernel spreads frames over workers that each read for themselves, by AF_PACKET.
+    pub fanout: FanoutMode,
     /// Whether frames are to have the NIC's own time, by AF_PACKET.
     pub hardware_times: bool,
-    /// Which frames are wanted, for backends that can say so in the kernel: an expression that compiles. What they let through
-    /// is filtered again.
-    pub filter: Option<String>,
+    /// Which frames are wanted, for backends that can say so in the kernel as well. What they let through is filtered again.
+    pub filter: Option<Filter>,
+    /// Which flows are shunted, by AF_XDP; where workers read for themselves.
+    pub shunt: Option<ShuntWanted>,
 }
 
 impl Wanted {
@@ -223,6 +228,7 @@ mod af_xdp {
     use crate::capture::CaptureError;
     use crate::capture::af_xdp::{AfXdp, BusyPoll, Config};
     use crate::capture::nic::receive_queues;
+    use crate::capture::shunt::{SHUNTS_MAX, ShuntConfig};
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
         start(wanted, open, run)
@@ -235,8 +241,14 @@ mod af_xdp {
         let sockets = readers.div_ceil(queues);
         let budget = BusyPoll::BUDGET_USUAL;
         let busy_poll = wanted.busy_poll_micros.map(|micros| BusyPoll { micros, budget });
+        let shunt = wanted.shunt.as_ref().map(|shunt| ShuntConfig {
+            readers: readers as u32,
+            by_vlan: shunt.by_vlan,
+            flows_max: SHUNTS_MAX,
+        });
         let mut config = Config::builder()
             .sockets_per_queue(sockets as u32)
+            .shunt(shunt)
             .take_traffic(wanted.take_traffic)
             .busy_poll(busy_poll);
         if wanted.interfaces.len() > 1 || queues > readers {
@@ -246,7 +258,12 @@ mod af_xdp {
         let config = config.build().map_err(|error| {
             unfit(name, format!("{readers} workers for {queues} queues"), error)
         })?;
-        let opened = AfXdp::open(name, id as u16, &config)?.into_iter().map(|capture| {
+        let captures = AfXdp::open(name, id as u16, &config)?;
+        let table = captures.first().and_then(AfXdp::shunts);
+        if let (Some(shunt), Some(table)) = (&wanted.shunt, table) {
+            shunt.ports.set(id, table);
+        }
+        let opened = captures.into_iter().map(|capture| {
             let queue = match sockets {
                 1 => capture.queue().to_string(),
                 _ => format!("{}.{}", capture.queue(), capture.socket()),
@@ -272,10 +289,7 @@ mod af_packet {
 
     use super::{OpenError, Opened, Run, Wanted, start, unfit, warn_of_nothing};
     use crate::capture::CaptureError;
-    use crate::capture::af_packet::{
-        AfPacket, Config, Fanout, FanoutMode, Instruction, Times, link_type,
-    };
-    use crate::capture::filter::Filter;
+    use crate::capture::af_packet::{AfPacket, Config, Fanout, Instruction, Times, link_type};
     use crate::capture::nic::receive_queues;
 
     pub(super) fn run<R: Run>(wanted: &Wanted, run: R) -> Result<R::Out, (OpenError, R)> {
@@ -293,7 +307,7 @@ mod af_packet {
         if readers > 1 {
             // A group of our own: numbers are those of the network namespace.
             let group = (std::process::id() as u16).wrapping_add(id as u16);
-            config = config.fanout(Some(Fanout { group, mode: FanoutMode::Hash }));
+            config = config.fanout(Some(Fanout { group, mode: wanted.fanout }));
         }
         if wanted.hardware_times {
             config = config.times(Times::Hardware);
@@ -303,20 +317,20 @@ mod af_packet {
         }
         let config =
             config.build().map_err(|error| unfit(name, format!("{readers} workers"), error))?;
-        let one = |number: usize| {
-            let capture = AfPacket::open(name, id as u16, &config)?;
-            Ok(Opened { capture, interface: name.clone(), queue: number.to_string() })
+        let group = AfPacket::open_group(name, id as u16, &config, readers)?;
+        let one = |(number, capture): (usize, _)| Opened {
+            capture,
+            interface: name.clone(),
+            queue: number.to_string(),
         };
-        (0..readers).map(one).collect()
+        Ok(group.into_iter().enumerate().map(one).collect())
     }
 
     /// The filter as the kernel takes it; without one, nothing is refused there.
     fn in_kernel(wanted: &Wanted, name: &str) -> Result<Option<Vec<Instruction>>, CaptureError> {
-        let Some(expression) = &wanted.filter else { return Ok(None) };
+        let Some(filter) = &wanted.filter else { return Ok(None) };
         let link = link_type(name)?;
-        // It was compiled before: an expression that does not compile does not get here.
-        let Ok(filter) = Filter::compile(expression) else { return Ok(None) };
-        warn_of_nothing(name, &filter, link);
+        warn_of_nothing(name, filter, link);
         let program = filter.in_kernel(link);
         if program.is_none() {
             tracing::warn!("{name}: the filter is too long for the kernel: it runs in user space");
@@ -350,7 +364,8 @@ mod pcap {
     /// One capture of each interface, all for one worker or reader.
     fn open(wanted: &Wanted, id: usize) -> Result<Vec<Opened<PcapLive>>, CaptureError> {
         let name = &wanted.interfaces[id];
-        let mut config = Config::builder().filter(wanted.filter.clone());
+        let mut config = Config::builder()
+            .filter(wanted.filter.as_ref().map(|filter| filter.expression().to_owned()));
         if wanted.interfaces.len() > 1 {
             config = config.wait(Duration::ZERO);
         }

@@ -6,6 +6,7 @@ use crossbeam_utils::CachePadded;
 
 use super::read::Stage;
 use super::shard::{ReaderFigures, WorkerFigures, WorkerShard};
+use super::shunt::ShuntCounts;
 use crate::driver::FlowDriver;
 use crate::export::RecordWriter;
 use crate::flow::{ByFiveTuple, FlowTracker};
@@ -30,6 +31,11 @@ pub trait Tracking {
 
     /// What became of the streams' bytes.
     fn streams(&self) -> Option<&ReassemblyCounters>;
+
+    /// What was counted elsewhere.
+    fn shunted(&self) -> ShuntCounts {
+        ShuntCounts::default()
+    }
 }
 
 impl Tracking for FlowTracker<ByFiveTuple> {
@@ -116,6 +122,7 @@ impl<T: Tracking> Direct<T> {
         if let Some(streams) = self.tracking.streams() {
             self.figures.set_streams(streams);
         }
+        self.figures.set_shunted(&self.tracking.shunted());
         self.shard.store(&mut self.figures);
     }
 }

@@ -47,9 +47,12 @@ impl Ledger {
         let Figures { reader, workers, sinks } = figures;
         let mut equations = vec![
             equation(
-                "frames offered = delivered + lost before us + not due",
+                "frames offered = delivered + shunted + lost before us + not due",
                 reader.offered,
-                reader.delivered + reader.dropped.iter().sum::<u64>() + reader.not_due,
+                reader.delivered
+                    + reader.shunted
+                    + reader.dropped.iter().sum::<u64>()
+                    + reader.not_due,
             ),
             equation(
                 "frames delivered = filtered + decoded",
@@ -61,10 +64,15 @@ impl Ledger {
                 reader.decoded,
                 reader.unmatched + reader.held + reader.handed_on,
             ),
-            equation("frames handed on = tracked", reader.handed_on, workers.tracked),
+            equation("frames shunted = merged into flows", reader.shunted, workers.shunted),
             equation(
-                "bytes delivered = filtered + unmatched + tracked",
-                reader.delivered_bytes,
+                "frames handed on + shunted = tracked",
+                reader.handed_on + reader.shunted,
+                workers.tracked,
+            ),
+            equation(
+                "bytes delivered + shunted = filtered + unmatched + tracked",
+                reader.delivered_bytes + reader.shunted_bytes,
                 reader.filtered_bytes + reader.unmatched_bytes + workers.tracked_bytes,
             ),
             equation(
@@ -124,7 +132,7 @@ mod tests {
 
     fn figures() -> Figures {
         let reader = ReaderFigures {
-            offered: 10,
+            offered: 14,
             delivered: 10,
             delivered_bytes: 1000,
             filtered: 2,
@@ -133,13 +141,17 @@ mod tests {
             unmatched: 3,
             unmatched_bytes: 300,
             handed_on: 5,
+            shunted: 4,
+            shunted_bytes: 400,
             ..ReaderFigures::default()
         };
         let workers = WorkerFigures {
-            tracked: 5,
-            tracked_bytes: 500,
-            packets_ended: 5,
-            packets_told: 5,
+            tracked: 9,
+            tracked_bytes: 900,
+            shunted: 4,
+            shunted_bytes: 400,
+            packets_ended: 9,
+            packets_told: 9,
             records: 3,
             started: [1, 1, 0],
             ended: [1, 0, 0, 0, 0, 0, 1, 0],
@@ -157,10 +169,11 @@ mod tests {
 
     #[test]
     fn one_frame_or_record_too_few_is_seen() {
-        let spoil: [fn(&mut Figures); 7] = [
+        let spoil: [fn(&mut Figures); 8] = [
             |f| f.reader.offered += 1,
             |f| f.reader.delivered += 1,
             |f| f.reader.handed_on += 1,
+            |f| f.workers.shunted -= 1,
             |f| f.workers.packets_ended -= 1,
             |f| f.workers.packets_told -= 1,
             |f| f.workers.started[0] += 1,

@@ -40,7 +40,7 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
     }
     // From here on there are threads, which inherit what is left.
     let is_put_back = options.tune || options.wanted.hardware_times;
-    let needed = privileges::needed(options.wanted.backend, is_put_back);
+    let needed = privileges::needed(options.wanted.backend, options.wanted.fanout, is_put_back);
     let kept = privileges::drop_to(needed, options.user.as_ref())?;
     tracing::info!("rights kept: {kept}");
     let mut sinks = start_sinks(outputs)?;
@@ -49,7 +49,8 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
         .context("signals cannot be watched")?;
     let started = Instant::now();
     let launch = Launch { options, stop: stop.clone(), sinks: &sinks, listener };
-    let Launched { board, server, readers, watch } = backends::open(&options.wanted, launch)??;
+    let Launched { board, server, readers, watch, yard } =
+        backends::open(&options.wanted, launch)??;
     if let Some(server) = &server {
         server.set_readiness(Readiness::Reading);
     }
@@ -76,6 +77,9 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
     let Ok(watched) = watch.join() else {
         anyhow::bail!("the watch panicked: please report it");
     };
+    if yard.is_some_and(|yard| yard.join().is_err()) {
+        anyhow::bail!("the thread that shunts panicked: please report it");
+    }
     sinks.iter_mut().for_each(Sink::finish);
 
     let figures = board.figures();

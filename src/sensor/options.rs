@@ -43,8 +43,6 @@ pub struct LiveOptions {
     pub summary: Option<PathBuf>,
     /// Whether records have a Community ID.
     pub community_id: bool,
-    /// What frames are wanted: an expression that compiles.
-    pub filter: Option<String>,
     /// What makes a flow.
     pub extractor: ByFiveTuple,
     /// How flows are tracked; `max_flows` is that of all workers together.

@@ -107,6 +107,8 @@ impl<C: LiveCapture> Queues<C> {
         let mut position = Position::default();
         for Queue { counts, .. } in &self.queues {
             position.frames += counts.offered;
+            position.shunted += counts.shunted;
+            position.shunted_bytes += counts.shunted_bytes;
             for (sum, dropped) in position.dropped.iter_mut().zip(counts.dropped) {
                 *sum += dropped;
             }
@@ -225,7 +227,8 @@ mod tests {
         fn counts(&mut self) -> Result<QueueCounts, CaptureError> {
             let mut dropped = [0; DropReason::ALL.len()];
             dropped[DropReason::RingFull as usize] = 1;
-            Ok(QueueCounts { offered: self.given + 1, delivered: self.given, dropped })
+            let (offered, delivered) = (self.given + 1, self.given);
+            Ok(QueueCounts { offered, delivered, dropped, ..QueueCounts::default() })
         }
 
         fn stop(&mut self) -> Result<(), CaptureError> {

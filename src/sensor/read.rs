@@ -64,6 +64,10 @@ pub struct Position {
     pub frames: u64,
     /// Those of them that were lost, by [`DropReason`].
     pub dropped: [u64; DropReason::ALL.len()],
+    /// Those of them that were counted for their flow and not handed on.
+    pub shunted: u64,
+    /// Their bytes on the wire.
+    pub shunted_bytes: u64,
     /// Bytes that it read, as stored.
     pub file_bytes: u64,
 }
@@ -189,6 +193,8 @@ impl ReadLoop {
         self.figures.file_bytes = position.file_bytes;
         self.figures.offered = position.frames;
         self.figures.dropped = position.dropped;
+        self.figures.shunted = position.shunted;
+        self.figures.shunted_bytes = position.shunted_bytes;
         // While frames wait, it is as late as they say: a flow must not be over before its frames were looked at.
         let Some(clock) = self.clock.filter(|_| self.is_idle) else { return self.tick(stage) };
         self.now = self.now.max(clock());

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
+use super::shunt::ShuntCounts;
 use crate::capture::live::{DropReason, QueueCounts};
 use crate::event::EndReason;
 use crate::export::records::EventCounts;
@@ -31,6 +32,10 @@ pub struct ReaderFigures {
     pub offered: u64,
     /// Frames lost before they came to the sensor, by [`DropReason`].
     pub dropped: [u64; DropReason::ALL.len()],
+    /// Frames that a queue counted for flows that are shunted, and did not hand on.
+    pub shunted: u64,
+    /// Their bytes on the wire.
+    pub shunted_bytes: u64,
     /// Frames that were read and not due yet when the run was told to stop.
     pub not_due: u64,
     /// Frames that came to the sensor.
@@ -62,7 +67,7 @@ pub struct ReaderFigures {
 }
 
 impl ReaderFigures {
-    const LEN: usize = 15 + FAULTS + DropReason::ALL.len();
+    const LEN: usize = 17 + FAULTS + DropReason::ALL.len();
 
     /// Takes over what the ingest counted.
     pub fn set_ingest(&mut self, counters: &IngestCounters) {
@@ -79,6 +84,8 @@ impl ReaderFigures {
         f(&mut self.file_bytes);
         f(&mut self.offered);
         self.dropped.iter_mut().for_each(&mut f);
+        f(&mut self.shunted);
+        f(&mut self.shunted_bytes);
         f(&mut self.not_due);
         f(&mut self.delivered);
         f(&mut self.delivered_bytes);
@@ -125,6 +132,14 @@ pub struct WorkerFigures {
     pub tracked: u64,
     /// Their bytes on the wire.
     pub tracked_bytes: u64,
+    /// Those of them that were shunted: counted elsewhere, and merged into their flow.
+    pub shunted: u64,
+    /// Their bytes on the wire.
+    pub shunted_bytes: u64,
+    /// Flows that were shunted.
+    pub flows_shunted: u64,
+    /// Flows that could not be shunted, for want of room; each time that it was tried.
+    pub shunts_refused: u64,
     /// Live flows.
     pub live: u64,
     /// Packets in flows that ended.
@@ -177,7 +192,7 @@ impl StreamFigures {
 
 impl WorkerFigures {
     const LEN: usize =
-        8 + L4::ALL.len() + EndReason::ALL.len() + Side::BOTH.len() * StreamFigures::LEN;
+        12 + L4::ALL.len() + EndReason::ALL.len() + Side::BOTH.len() * StreamFigures::LEN;
 
     /// Takes over what a tracker and its records counted.
     pub fn set(&mut self, tracker: &FlowTracker<ByFiveTuple>, events: &EventCounts) {
@@ -192,6 +207,14 @@ impl WorkerFigures {
         self.anomalies = events.anomalies;
         self.started = events.started;
         self.ended = events.ended;
+    }
+
+    /// Takes over what shunting came to.
+    pub fn set_shunted(&mut self, counts: &ShuntCounts) {
+        self.shunted = counts.packets;
+        self.shunted_bytes = counts.bytes;
+        self.flows_shunted = counts.flows - counts.refused;
+        self.shunts_refused = counts.refused;
     }
 
     /// Takes over what reassembly counted.
@@ -212,6 +235,10 @@ impl WorkerFigures {
     fn each(&mut self, mut f: impl FnMut(&mut u64)) {
         f(&mut self.tracked);
         f(&mut self.tracked_bytes);
+        f(&mut self.shunted);
+        f(&mut self.shunted_bytes);
+        f(&mut self.flows_shunted);
+        f(&mut self.shunts_refused);
         f(&mut self.live);
         f(&mut self.packets_ended);
         f(&mut self.packets_told);
@@ -293,19 +320,21 @@ pub struct QueueShard {
     pub interface: String,
     /// The queue, or the socket where several share one: a label.
     pub queue: String,
-    cells: [AtomicU64; 2 + DropReason::ALL.len()],
+    cells: [AtomicU64; Self::LEN],
 }
 
 impl QueueShard {
+    const LEN: usize = 4 + DropReason::ALL.len();
+
     /// Of a queue that has seen nothing.
     pub fn new(interface: String, queue: String) -> Self {
-        Self { interface, queue, cells: [const { AtomicU64::new(0) }; 2 + DropReason::ALL.len()] }
+        Self { interface, queue, cells: [const { AtomicU64::new(0) }; Self::LEN] }
     }
 
     /// Publishes; only its reader calls it.
     pub fn store(&self, counts: &QueueCounts) {
-        let QueueCounts { offered, delivered, dropped } = counts;
-        let values = [offered, delivered].into_iter().chain(dropped);
+        let QueueCounts { offered, delivered, shunted, shunted_bytes, dropped } = counts;
+        let values = [offered, delivered, shunted, shunted_bytes].into_iter().chain(dropped);
         let mut cells = self.cells.iter();
         values.for_each(|value| store_next(&mut cells, *value));
     }
@@ -316,6 +345,8 @@ impl QueueShard {
         QueueCounts {
             offered: load_next(&mut cells),
             delivered: load_next(&mut cells),
+            shunted: load_next(&mut cells),
+            shunted_bytes: load_next(&mut cells),
             dropped: std::array::from_fn(|_| load_next(&mut cells)),
         }
     }
@@ -499,7 +530,13 @@ mod tests {
     #[test]
     fn a_queue_s_counts_come_back() {
         let shard = QueueShard::new("eth2".to_owned(), "0".to_owned());
-        let counts = QueueCounts { offered: 9, delivered: 3, dropped: [1, 2, 0, 3, 0, 0] };
+        let counts = QueueCounts {
+            offered: 11,
+            delivered: 3,
+            shunted: 2,
+            shunted_bytes: 120,
+            dropped: [1, 2, 0, 3, 0, 0],
+        };
         shard.store(&counts);
         assert_eq!(shard.load(), counts);
     }

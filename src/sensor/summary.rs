@@ -86,6 +86,8 @@ pub struct QueueReport {
     pub offered: u64,
     /// Those that came to the sensor.
     pub delivered: u64,
+    /// Those that were counted for a flow that is shunted.
+    pub shunted: u64,
     /// Those that were lost, by reason; only reasons that occurred.
     pub dropped: std::collections::BTreeMap<&'static str, u64>,
 }
@@ -103,6 +105,7 @@ impl From<&QueueShard> for QueueReport {
             queue: shard.queue.clone(),
             offered: counts.offered,
             delivered: counts.delivered,
+            shunted: counts.shunted,
             dropped,
         }
     }
@@ -145,8 +148,14 @@ pub struct Summary {
     pub unsupported_links: Vec<Count>,
     /// Later fragments whose first one never came.
     pub fragments_unattributed: u64,
-    /// Packets in flows.
+    /// Packets in flows, shunted ones included.
     pub packets_tracked: u64,
+    /// Those of them that were counted in the kernel.
+    pub packets_shunted: u64,
+    /// Flows that were shunted for a while.
+    pub flows_shunted: u64,
+    /// How often a flow was to be shunted and there was no room.
+    pub shunts_refused: u64,
     /// Flows.
     pub flows: u64,
     /// Flows by transport.
@@ -214,6 +223,9 @@ impl Summary {
             unsupported_links: unsupported(facts.links),
             fragments_unattributed: reader.fragments_unattributed,
             packets_tracked: workers.tracked,
+            packets_shunted: workers.shunted,
+            flows_shunted: workers.flows_shunted,
+            shunts_refused: workers.shunts_refused,
             flows: workers.started.iter().sum(),
             flows_by_l4: counts(&L4_LABELS, &workers.started),
             flows_by_reason: counts(&END_REASON_LABELS, &workers.ended),
@@ -278,6 +290,9 @@ impl fmt::Display for Summary {
                 grouped(queue.offered),
                 grouped(queue.delivered)
             );
+            if queue.shunted != 0 {
+                write!(text, ", {} shunted", grouped(queue.shunted))?;
+            }
             for (reason, frames) in &queue.dropped {
                 write!(text, ", {} LOST ({reason})", grouped(*frames))?;
             }
@@ -295,6 +310,14 @@ impl fmt::Display for Summary {
             )?;
         }
         row(f, "tracked", &format!("{} packets", grouped(self.packets_tracked)))?;
+        if self.flows_shunted != 0 || self.shunts_refused != 0 {
+            let (packets, flows) = (grouped(self.packets_shunted), grouped(self.flows_shunted));
+            let mut text = format!("{packets} of them, of {flows} flows");
+            if self.shunts_refused != 0 {
+                write!(text, ", {} times without room", grouped(self.shunts_refused))?;
+            }
+            row(f, "shunted", &text)?;
+        }
         row(f, "flows", &with_parts(self.flows, &self.flows_by_l4))?;
         row(f, "ended by", &parts(&self.flows_by_reason))?;
         if let Some(streams) = &self.streams {

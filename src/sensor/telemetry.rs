@@ -49,6 +49,14 @@ pub const METRIC_QUEUE_FRAMES_OFFERED: &str = "flowscope_queue_frames_offered_to
 pub const METRIC_QUEUE_FRAMES_DELIVERED: &str = "flowscope_queue_frames_delivered_total";
 /// Frames of a live queue that were lost, by `interface`, `queue` and `reason`.
 pub const METRIC_QUEUE_FRAMES_DROPPED: &str = "flowscope_queue_frames_dropped_total";
+/// Frames of a live queue that were counted for a flow that is shunted, by `interface` and `queue`.
+pub const METRIC_QUEUE_FRAMES_SHUNTED: &str = "flowscope_queue_frames_shunted_total";
+/// Frames that were counted for flows that are shunted, once they are in those flows.
+pub const METRIC_FRAMES_SHUNTED: &str = "flowscope_frames_shunted_total";
+/// Flows that were shunted.
+pub const METRIC_FLOWS_SHUNTED: &str = "flowscope_flows_shunted_total";
+/// How often a flow was to be shunted and there was no room.
+pub const METRIC_SHUNTS_REFUSED: &str = "flowscope_shunts_refused_total";
 /// 1 while a live worker stands still, else 0, by `worker`: its number, or `reader` where one reads for all of them.
 pub const METRIC_WORKER_STALLED: &str = "flowscope_worker_stalled";
 /// Bytes of the capture read, as stored.
@@ -118,6 +126,7 @@ impl fmt::Debug for Telemetry {
 struct QueueMetrics {
     offered: Counter,
     delivered: Counter,
+    shunted: Counter,
     dropped: [Counter; LossReason::ALL.len()],
 }
 
@@ -133,6 +142,7 @@ impl QueueMetrics {
         Self {
             offered: counter!(METRIC_QUEUE_FRAMES_OFFERED, &labels),
             delivered: counter!(METRIC_QUEUE_FRAMES_DELIVERED, &labels),
+            shunted: counter!(METRIC_QUEUE_FRAMES_SHUNTED, &labels),
             dropped: LossReason::ALL.map(dropped),
         }
     }
@@ -141,6 +151,7 @@ impl QueueMetrics {
         let counts = queue.load();
         self.offered.absolute(counts.offered);
         self.delivered.absolute(counts.delivered);
+        self.shunted.absolute(counts.shunted);
         self.dropped.iter().zip(counts.dropped).for_each(|(metric, value)| metric.absolute(value));
     }
 }
@@ -153,6 +164,9 @@ struct LedgerMetrics {
     filtered: Counter,
     faulty: [Counter; FAULTS],
     tracked: Counter,
+    shunted: Counter,
+    flows_shunted: Counter,
+    shunts_refused: Counter,
     held: Gauge,
     produced: Counter,
     sinks: Vec<(Counter, [Counter; DropReason::ALL.len()])>,
@@ -179,6 +193,9 @@ impl LedgerMetrics {
             filtered: counter!(METRIC_FRAMES_FILTERED),
             faulty: FAULT_LABELS.map(|fault| counter!(METRIC_FRAMES_FAULTY, "fault" => fault)),
             tracked: counter!(METRIC_FRAMES_TRACKED),
+            shunted: counter!(METRIC_FRAMES_SHUNTED),
+            flows_shunted: counter!(METRIC_FLOWS_SHUNTED),
+            shunts_refused: counter!(METRIC_SHUNTS_REFUSED),
             held: gauge!(METRIC_FRAMES_HELD),
             produced: counter!(METRIC_RECORDS_PRODUCED),
             sinks: (0..sinks).map(sink).collect(),
@@ -198,6 +215,9 @@ impl LedgerMetrics {
         self.filtered.absolute(reader.filtered);
         self.faulty.iter().zip(reader.faults).for_each(|(metric, value)| metric.absolute(value));
         self.tracked.absolute(workers.tracked);
+        self.shunted.absolute(workers.shunted);
+        self.flows_shunted.absolute(workers.flows_shunted);
+        self.shunts_refused.absolute(workers.shunts_refused);
         self.held.set(reader.held as f64);
         self.produced.absolute(workers.records);
         for ((written, dropped), (_, counts)) in self.sinks.iter().zip(sinks) {
@@ -232,6 +252,13 @@ fn describe() {
             METRIC_QUEUE_FRAMES_DROPPED,
             "Frames of a queue that were lost before the sensor, by reason.",
         ),
+        (
+            METRIC_QUEUE_FRAMES_SHUNTED,
+            "Frames of a queue that were counted for a flow that is shunted.",
+        ),
+        (METRIC_FRAMES_SHUNTED, "Frames counted in the kernel, once they are in their flows."),
+        (METRIC_FLOWS_SHUNTED, "Flows that were shunted."),
+        (METRIC_SHUNTS_REFUSED, "How often a flow was to be shunted and there was no room."),
         (METRIC_CAPTURE_BYTES_READ, "Bytes of capture files read, as stored."),
     ] {
         describe_counter!(name, help);

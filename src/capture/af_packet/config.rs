@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use crate::capture::OutOfRange;
 use crate::capture::bpf::{INSTRUCTIONS_MAX, Instruction};
+use crate::capture::fanout::FanoutMode;
+use crate::capture::range::{millis, within};
 
 /// Smallest and largest block. A frame is never longer than its block, less some dozens of bytes.
 const BLOCK_BYTES_MIN: u32 = 64 * 1024;
@@ -22,28 +25,6 @@ const RETIRE_MAX: Duration = Duration::from_secs(1);
 
 /// Longest wait for frames: after it, an empty batch lets the caller do what is due.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// How frames are spread over the sockets of a fanout group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FanoutMode {
-    /// By flow, both directions alike. The kernel puts the fragments of a datagram together first, so that they go where their
-    /// flow goes: the whole datagram is one frame then, and fragments that miss others are not seen and not counted.
-    Hash,
-    /// By the queue that they came on: flows stay together as the NIC has it.
-    Qm,
-    /// By the processor that took them.
-    Cpu,
-}
-
-impl std::fmt::Display for FanoutMode {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Hash => "flow",
-            Self::Qm => "queue",
-            Self::Cpu => "processor",
-        })
-    }
-}
 
 /// A fanout group: each frame goes to one of its sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -164,31 +145,18 @@ impl Builder {
     /// [`ConfigError`] for the first value that cannot be.
     pub fn build(self) -> Result<Config, ConfigError> {
         let c = self.config;
-        let within = |what, found: u64, min: u64, max: u64| {
-            let fits = (min..=max).contains(&found);
-            if fits { Ok(()) } else { Err(ConfigError::OutOfRange { what, found, min, max }) }
-        };
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        within(
-            "bytes in a block",
-            c.block_bytes.into(),
-            BLOCK_BYTES_MIN.into(),
-            BLOCK_BYTES_MAX.into(),
-        )?;
+        within("bytes in a block", c.block_bytes, BLOCK_BYTES_MIN, BLOCK_BYTES_MAX)?;
         if !c.block_bytes.is_power_of_two() {
             return Err(ConfigError::NotPowerOfTwo { found: c.block_bytes });
         }
-        within("blocks", c.blocks.into(), BLOCKS_MIN.into(), BLOCKS_MAX.into())?;
+        within("blocks", c.blocks, BLOCKS_MIN, BLOCKS_MAX)?;
         let (ring, block) = (c.ring_bytes(), u64::from(c.block_bytes));
         within("bytes in the ring", ring, u64::from(BLOCKS_MIN) * block, RING_BYTES_MAX)?;
-        within(
-            "milliseconds until a block is given",
-            millis(c.retire),
-            millis(RETIRE_MIN),
-            millis(RETIRE_MAX),
-        )?;
-        within("milliseconds to wait", millis(c.wait), 0, millis(WAIT_MAX))?;
-        within("instructions in the filter", c.filter.len() as u64, 0, INSTRUCTIONS_MAX as u64)?;
+        let what = "milliseconds until a block is given";
+        within(what, millis(c.retire), millis(RETIRE_MIN), millis(RETIRE_MAX))?;
+        within("milliseconds to wait", millis(c.wait), 0u32, millis(WAIT_MAX))?;
+        let most = INSTRUCTIONS_MAX as u64;
+        within("instructions in the filter", c.filter.len() as u64, 0u32, most)?;
         Ok(c)
     }
 }
@@ -198,17 +166,8 @@ impl Builder {
 #[non_exhaustive]
 pub enum ConfigError {
     /// A number outside of its range.
-    #[error("{found} {what}: choose {min} to {max}")]
-    OutOfRange {
-        /// Of what.
-        what: &'static str,
-        /// As given.
-        found: u64,
-        /// The least.
-        min: u64,
-        /// The most.
-        max: u64,
-    },
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
     /// A block that is no power of two.
     #[error(
         "{found} bytes in a block: it must be a power of two, choose {}",
@@ -258,7 +217,7 @@ mod tests {
         let pass = Instruction { code: 6, jt: 0, jf: 0, k: u32::MAX };
         assert_eq!(
             refused(new().filter(vec![pass; 4097])),
-            "4097 instructions in the filter: choose 0 to 4096"
+            "4097 instructions in the filter: choose 0 to 4093"
         );
     }
 }

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 
 use super::config::{Config, Fanout};
 use crate::capture::CaptureError;
-use crate::capture::nic::{Stamps, Told};
+use crate::capture::nic::{Capability, Rights, Stamps, Told};
 use crate::capture::refuse::{error, refusal};
 
 /// Longest name of an interface.
@@ -127,12 +127,32 @@ pub(super) fn no_filter(name: &str, instructions: usize, system: io::Error) -> C
     error(name, what, system, mend)
 }
 
+/// The capabilities that our program for a group takes, of those that this thread has.
+pub(super) fn missing_rights(name: &str, rights: Rights) -> Option<CaptureError> {
+    let missing = rights.missing(&[Capability::BPF, Capability::PERFMON]);
+    (!missing.is_empty()).then(|| {
+        refusal(
+            name,
+            "fanout by ebpf needs CAP_BPF and CAP_PERFMON",
+            ErrorKind::PermissionDenied,
+            format!("this process has no {}", missing.join(" and no ")),
+            "give it these capabilities, or spread by hash, which does without",
+        )
+    })
+}
+
+/// Our program for a group that is not to be had, or that the group does not take: `what` was tried.
+pub(super) fn not_spread(name: &str, what: &str, system: io::Error) -> CaptureError {
+    let mend = "it takes a kernel of 5.8 or newer with CONFIG_BPF_SYSCALL: spread by hash";
+    error(name, what, system, mend)
+}
+
 /// A group that does not take the socket.
 pub(super) fn not_joined(name: &str, fanout: Fanout, system: io::Error) -> CaptureError {
     let what = format!("joining fanout group {} by {}", fanout.group, fanout.mode);
     let mend = match system.raw_os_error() {
         Some(libc::EINVAL) => {
-            "the group exists with another mode or on another interface: choose another number"
+            "the group exists with another mode or on another interface, or the interface is down: choose another number, or set it up"
         }
         Some(libc::ENOSPC) => "the group is full: open fewer sockets",
         Some(libc::ENOMEM) => "the system has no memory for it",
@@ -175,6 +195,25 @@ mod tests {
         assert!(of(0x18, 0).is_some_and(|text| text.contains("it has no NIC that stamps")));
         let denied = not_stamped("eth9", io::Error::from_raw_os_error(libc::EPERM)).to_string();
         assert!(denied.contains("give CAP_NET_ADMIN"), "{denied}");
+    }
+
+    #[test]
+    fn what_a_program_of_ours_takes_is_named() {
+        let of = |bits| missing_rights("eth9", Rights::from_bits(bits)).map(|e| e.to_string());
+        let (perfmon, bpf, sys_admin) = (1 << 38, 1 << 39, 1 << 21);
+        assert_eq!(of(sys_admin), None);
+        assert_eq!(of(perfmon | bpf), None);
+        assert_eq!(
+            of(bpf).as_deref(),
+            Some(
+                "eth9: fanout by ebpf needs CAP_BPF and CAP_PERFMON: this process has no CAP_PERFMON; give it these \
+                 capabilities, or spread by hash, which does without"
+            )
+        );
+        assert!(of(perfmon).is_some_and(|text| text.contains("has no CAP_BPF;")));
+        let old = io::Error::from_raw_os_error(libc::EINVAL);
+        let text = not_spread("eth9", "loading the program", old).to_string();
+        assert!(text.ends_with("CONFIG_BPF_SYSCALL: spread by hash"), "{text}");
     }
 
     #[test]

@@ -13,7 +13,8 @@ use libc::{c_int, c_uint};
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::block::TAG_BYTES;
-use super::config::{Config, Fanout, FanoutMode};
+use super::config::{Config, Fanout};
+use crate::capture::fanout::FanoutMode;
 use crate::capture::sys::check;
 
 /// What the kernel takes for the size of a frame. Blocks hold frames of any length, but it wants one to divide them by.
@@ -86,12 +87,19 @@ impl PacketSocket {
     pub(super) fn join(&self, fanout: Fanout) -> io::Result<()> {
         let mode = match fanout.mode {
             FanoutMode::Hash => libc::PACKET_FANOUT_HASH | libc::PACKET_FANOUT_FLAG_DEFRAG,
+            FanoutMode::Ebpf => libc::PACKET_FANOUT_EBPF | libc::PACKET_FANOUT_FLAG_DEFRAG,
             FanoutMode::Qm => libc::PACKET_FANOUT_QM,
             FanoutMode::Cpu => libc::PACKET_FANOUT_CPU,
         };
-        // The kernel calls the group, not its sockets, so that what they ignore does not matter.
+        // The kernel calls the group, not its sockets, so that what they ignore does not matter. See `outgoing` for those
+        // that do not know the flag.
         let mode = mode | libc::PACKET_FANOUT_FLAG_IGNORE_OUTGOING;
         self.set(libc::PACKET_FANOUT, c_uint::from(fanout.group) | mode << 16)
+    }
+
+    /// Has `program` say which socket of its group a frame goes to. Until then it is the first one.
+    pub(super) fn spread_by(&self, program: BorrowedFd<'_>) -> io::Result<()> {
+        self.set::<c_int>(libc::PACKET_FANOUT_DATA, program.as_raw_fd())
     }
 
     /// The hardware type (`ARPHRD_…`) of the interface that it is bound to.

@@ -2,6 +2,13 @@
 
 use std::time::Duration;
 
+<<<<<<< HEAD
+use crate::capture::OutOfRange;
+use crate::capture::range::{millis, within};
+=======
+use crate::capture::shunt::{SHUNTS_MAX, ShuntConfig};
+>>>>>>> shunt
+
 /// Sizes of a frame of the UMEM that the kernel takes: a power of two, at most a page.
 const FRAME_BYTES: [u32; 2] = [2048, PAGE_BYTES];
 const PAGE_BYTES: u32 = 4096;
@@ -75,6 +82,7 @@ pub struct Config {
     pub(super) wait: Duration,
     pub(super) spin: Duration,
     pub(super) busy_poll: Option<BusyPoll>,
+    pub(super) shunt: Option<ShuntConfig>,
 }
 
 impl Config {
@@ -98,6 +106,7 @@ impl Config {
                 wait: Duration::from_millis(100),
                 spin: Duration::from_micros(50),
                 busy_poll: None,
+                shunt: None,
             },
         }
     }
@@ -233,49 +242,44 @@ impl Builder {
         self
     }
 
+    /// Whether flows can be [shunted](crate::capture::shunt): their frames are counted by the program and do not come.
+    pub fn shunt(mut self, shunt: Option<ShuntConfig>) -> Self {
+        self.config.shunt = shunt;
+        self
+    }
+
     /// Checks it all.
     ///
     /// # Errors
     /// [`ConfigError`] for the first value that cannot be.
     pub fn build(self) -> Result<Config, ConfigError> {
         let c = self.config;
-        let out_of = |what, found: u64, min: u64, max: u64| {
-            Err(ConfigError::OutOfRange { what, found, min, max })
-        };
         if !FRAME_BYTES.contains(&c.frame_bytes) {
             return Err(ConfigError::FrameBytes { found: c.frame_bytes });
         }
-        if !(RING_ENTRIES_MIN..=RING_ENTRIES_MAX).contains(&c.rx_ring) {
-            let (min, max) = (RING_ENTRIES_MIN.into(), RING_ENTRIES_MAX.into());
-            return out_of("entries of the receive ring", c.rx_ring.into(), min, max);
-        }
+        let what = "entries of the receive ring";
+        within(what, c.rx_ring, RING_ENTRIES_MIN, RING_ENTRIES_MAX)?;
         if !c.rx_ring.is_power_of_two() {
             return Err(ConfigError::NotPowerOfTwo { found: c.rx_ring });
         }
-        if !(RING_ENTRIES_MIN..=RING_ENTRIES_MAX).contains(&c.frames) {
-            let (min, max) = (RING_ENTRIES_MIN.into(), RING_ENTRIES_MAX.into());
-            return out_of("frames", c.frames.into(), min, max);
-        }
-        if !(1..=SOCKETS_PER_QUEUE_MAX).contains(&c.sockets_per_queue) {
-            let max = SOCKETS_PER_QUEUE_MAX.into();
-            return out_of("sockets per queue", c.sockets_per_queue.into(), 1, max);
-        }
+        within("frames", c.frames, RING_ENTRIES_MIN, RING_ENTRIES_MAX)?;
+        within("sockets per queue", c.sockets_per_queue, 1u32, SOCKETS_PER_QUEUE_MAX)?;
         if let Some(pair) = c.queues.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(ConfigError::QueueTwice { queue: pair[0] });
         }
-        if c.wait > WAIT_MAX {
-            return out_of("milliseconds to wait", c.wait.as_millis() as u64, 0, 60_000);
-        }
-        if c.spin > SPIN_MAX {
-            return out_of("microseconds to spin", c.spin.as_micros() as u64, 0, 10_000);
-        }
+        within("milliseconds to wait", millis(c.wait), 0u32, millis(WAIT_MAX))?;
+        let spin_micros = u64::try_from(c.spin.as_micros()).unwrap_or(u64::MAX);
+        within("microseconds to spin", spin_micros, 0u32, SPIN_MAX.as_micros() as u64)?;
         if let Some(BusyPoll { micros, budget }) = c.busy_poll {
-            if !(1..=BUSY_POLL_MICROS_MAX).contains(&micros) {
-                let max = BUSY_POLL_MICROS_MAX.into();
-                return out_of("microseconds of busy polling", micros.into(), 1, max);
+            within("microseconds of busy polling", micros, 1u32, BUSY_POLL_MICROS_MAX)?;
+            within("frames for one busy poll", budget, 1u32, u16::MAX)?;
+        }
+        if let Some(ShuntConfig { readers, flows_max, .. }) = c.shunt {
+            if !(1..=SHUNTS_MAX).contains(&flows_max) {
+                return out_of("flows to shunt", flows_max.into(), 1, SHUNTS_MAX.into());
             }
-            if budget == 0 {
-                return out_of("frames for one busy poll", 0, 1, u16::MAX.into());
+            if !(1..=u32::from(u16::MAX)).contains(&readers) {
+                return out_of("readers", readers.into(), 1, u16::MAX.into());
             }
         }
         Ok(c)
@@ -287,17 +291,8 @@ impl Builder {
 #[non_exhaustive]
 pub enum ConfigError {
     /// A number outside of its range.
-    #[error("{found} {what}: choose {min} to {max}")]
-    OutOfRange {
-        /// Of what.
-        what: &'static str,
-        /// As given.
-        found: u64,
-        /// The least.
-        min: u64,
-        /// The most.
-        max: u64,
-    },
+    #[error(transparent)]
+    OutOfRange(#[from] OutOfRange),
     /// A ring that is no power of two.
     #[error(
         "{found} entries of the receive ring: the kernel wants a power of two, choose {}",

@@ -3,14 +3,21 @@
 //! Contract: nothing is attached until [`Program::attach`], and what is attached is a link that the kernel takes away with
 //! the last descriptor of it: when the program is dropped, and when the process ends in any way.
 
-use std::error::Error;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use aya::maps::{MapData, PerCpuArray, XskMap};
 use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
+
+<<<<<<< HEAD
+use crate::capture::ebpf::{missing, system_error};
+=======
+use super::shunts::ShuntTable;
+use crate::capture::shunt::{ShuntConfig, Shunts};
+>>>>>>> shunt
 
 /// The compiled program; `scripts/build-bpf.sh` makes it from the sources beside it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/flowscope.bpf.o");
@@ -32,9 +39,11 @@ pub struct ProgramConfig {
     pub stamped: bool,
     /// The longest frame that is taken; `None` when longer ones are split, by the driver.
     pub room_bytes: Option<u32>,
+    /// Whether flows can be shunted.
+    pub shunt: Option<ShuntConfig>,
 }
 
-/// What became of frames of one socket: `seen = redirected + too_long + closed + not_ip`.
+/// What became of frames of one socket: `seen = redirected + too_long + closed + not_ip + shunted`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Verdicts {
     /// Frames that the program ran on and that were this socket's.
@@ -47,15 +56,20 @@ pub struct Verdicts {
     pub closed: u64,
     /// Not IP, where only IP was wanted; passed on to the kernel.
     pub not_ip: u64,
+    /// Counted for a flow that is shunted, and gone.
+    pub shunted: u64,
+    /// Their bytes.
+    pub shunted_bytes: u64,
 }
 
 /// As the program's `struct counts` has them.
-type RawCounts = [u64; 5];
+type RawCounts = [u64; 7];
 
 /// A loaded program.
 pub struct Program {
     sockets: XskMap<MapData>,
     counts: PerCpuArray<MapData, RawCounts>,
+    shunts: Option<Arc<ShuntTable>>,
     link: Option<FdLink>,
     /// Owns the program itself.
     ebpf: Ebpf,
@@ -69,6 +83,9 @@ impl Program {
     /// What the kernel said; with the verifier's log, if that was what refused.
     pub fn load(config: &ProgramConfig) -> io::Result<Self> {
         let slots = config.queues * config.sockets_per_queue;
+        let shunt_readers = config.shunt.map_or(0, |shunt| shunt.readers.max(1));
+        let shunts_max = config.shunt.map_or(1, |shunt| shunt.flows_max.max(1));
+        let shunt_vlan = config.shunt.is_some_and(|shunt| shunt.by_vlan);
         let mut ebpf = EbpfLoader::new()
             .btf(None)
             .override_global("queues", &config.queues, true)
@@ -76,14 +93,20 @@ impl Program {
             .override_global("ip_only", &u8::from(config.ip_only), true)
             .override_global("stamped", &u8::from(config.stamped), true)
             .override_global("room_bytes", &config.room_bytes.unwrap_or(0), true)
+            .override_global("shunt_readers", &shunt_readers, true)
+            .override_global("shunt_vlan", &u8::from(shunt_vlan), true)
             .map_max_entries("sockets", slots)
             .map_max_entries("counts", slots)
+            .map_max_entries("shunts", shunts_max)
+            .map_max_entries("shunt_counters", shunts_max)
             .load(OBJECT)
             .map_err(system_error)?;
         let entry = if config.room_bytes.is_some() { PLAIN } else { MULTI_BUFFER };
         let sockets = ebpf.take_map("sockets").ok_or_else(|| missing("map sockets"))?;
         let counts = ebpf.take_map("counts").ok_or_else(|| missing("map counts"))?;
+        let shunts = config.shunt.map(|shunt| ShuntTable::take(&mut ebpf, &shunt)).transpose()?;
         let mut program = Self {
+            shunts: shunts.map(Arc::new),
             sockets: sockets.try_into().map_err(system_error)?,
             counts: counts.try_into().map_err(system_error)?,
             link: None,
@@ -92,6 +115,11 @@ impl Program {
         };
         program.xdp()?.load().map_err(system_error)?;
         Ok(program)
+    }
+
+    /// Its table of shunted flows, if it was told to have one. It outlives the program.
+    pub fn shunts(&self) -> Option<Arc<dyn Shunts>> {
+        self.shunts.clone().map(|shunts| shunts as Arc<dyn Shunts>)
     }
 
     fn xdp(&mut self) -> io::Result<&mut Xdp> {
@@ -122,12 +150,14 @@ impl Program {
     pub fn verdicts(&self, slot: u32) -> io::Result<Verdicts> {
         let by_cpu = self.counts.get(&slot, 0).map_err(system_error)?;
         let mut sum = Verdicts::default();
-        for &[seen, redirected, too_long, closed, not_ip] in by_cpu.iter() {
+        for &[seen, redirected, too_long, closed, not_ip, shunted, bytes] in by_cpu.iter() {
             sum.seen += seen;
             sum.redirected += redirected;
             sum.too_long += too_long;
             sum.closed += closed;
             sum.not_ip += not_ip;
+            sum.shunted += shunted;
+            sum.shunted_bytes += bytes;
         }
         Ok(sum)
     }
@@ -172,14 +202,16 @@ impl std::fmt::Debug for Program {
     }
 }
 
-fn missing(what: &str) -> io::Error {
+<<<<<<< HEAD
+=======
+pub(super) fn missing(what: &str) -> io::Error {
     io::Error::other(format!(
         "the compiled program has no {what}: it was not made from these sources"
     ))
 }
 
 /// The system's number under an error of the loader, when there is one and nothing beside it says more.
-fn system_error(error: impl Error) -> io::Error {
+pub(super) fn system_error(error: impl Error) -> io::Error {
     let mut cause: Option<&(dyn Error + 'static)> = error.source();
     if let Some(log) = verifier_log(&error.to_string()) {
         return io::Error::other(log);
@@ -202,6 +234,7 @@ fn verifier_log(text: &str) -> Option<String> {
     })
 }
 
+>>>>>>> shunt
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -218,6 +251,7 @@ mod tests {
                 ip_only: true,
                 stamped: true,
                 room_bytes,
+                shunt: Some(ShuntConfig { readers: 3, by_vlan: true, flows_max: 16 }),
             };
             let mut program = match Program::load(&config) {
                 Err(error) if error.raw_os_error() == Some(libc::EPERM) => {

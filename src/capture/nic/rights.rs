@@ -15,7 +15,7 @@ impl Capability {
     pub const NET_ADMIN: Self = Self { name: "CAP_NET_ADMIN", bit: 12 };
     /// Loading programs.
     pub const BPF: Self = Self { name: "CAP_BPF", bit: 39 };
-    /// Programs that move a packet pointer by what they read: without it the verifier refuses ours, which walks over headers.
+    /// Programs that walk over headers: without it the verifier follows what a processor may guess as well, and refuses ours.
     pub const PERFMON: Self = Self { name: "CAP_PERFMON", bit: 38 };
     /// Memory beyond `RLIMIT_MEMLOCK`.
     pub const IPC_LOCK: Self = Self { name: "CAP_IPC_LOCK", bit: 14 };

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::capture::OutOfRange;
+use crate::capture::range::{millis, within};
+
 /// Fewest and most bytes kept of a frame. libpcap has no use for more.
 const FRAME_BYTES_MIN: u32 = 64;
 const FRAME_BYTES_MAX: u32 = 256 * 1024;
@@ -93,45 +96,16 @@ impl Builder {
     /// Checks the numbers. The filter is compiled when the interface is opened, before all else.
     ///
     /// # Errors
-    /// [`ConfigError`] for the first value that cannot be.
-    pub fn build(self) -> Result<Config, ConfigError> {
+    /// [`OutOfRange`] for the first value that cannot be.
+    pub fn build(self) -> Result<Config, OutOfRange> {
         let c = self.config;
-        let within = |what, found: u64, min: u64, max: u64| {
-            let fits = (min..=max).contains(&found);
-            if fits { Ok(()) } else { Err(ConfigError { what, found, min, max }) }
-        };
-        let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        within(
-            "bytes of a frame",
-            c.frame_bytes.into(),
-            FRAME_BYTES_MIN.into(),
-            FRAME_BYTES_MAX.into(),
-        )?;
-        within(
-            "bytes in the buffer",
-            c.buffer_bytes.into(),
-            BUFFER_BYTES_MIN.into(),
-            BUFFER_BYTES_MAX.into(),
-        )?;
-        within(
-            "milliseconds until frames are given",
-            millis(c.retire),
-            millis(RETIRE_MIN),
-            millis(RETIRE_MAX),
-        )?;
-        within("milliseconds to wait", millis(c.wait), 0, millis(WAIT_MAX))?;
+        within("bytes of a frame", c.frame_bytes, FRAME_BYTES_MIN, FRAME_BYTES_MAX)?;
+        within("bytes in the buffer", c.buffer_bytes, BUFFER_BYTES_MIN, BUFFER_BYTES_MAX)?;
+        let what = "milliseconds until frames are given";
+        within(what, millis(c.retire), millis(RETIRE_MIN), millis(RETIRE_MAX))?;
+        within("milliseconds to wait", millis(c.wait), 0u32, millis(WAIT_MAX))?;
         Ok(c)
     }
-}
-
-/// A number of a [`Config`] that is outside of its range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{found} {what}: choose {min} to {max}")]
-pub struct ConfigError {
-    what: &'static str,
-    found: u64,
-    min: u64,
-    max: u64,
 }
 
 #[cfg(test)]

@@ -12,7 +12,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use crossbeam_utils::CachePadded;
 
-use crate::capture::filter::Filter;
 use crate::capture::live::LiveCapture;
 use crate::export::{RecordWriter, Sink, WhenFull};
 use crate::flow::ingest::Ingest;
@@ -20,7 +19,7 @@ use crate::flow::{ByFiveTuple, FlowTracker};
 use crate::frame::LinkType;
 use crate::sensor::backends::{Again, Dealt, Opened, Run};
 use crate::sensor::cores::Pinning;
-use crate::sensor::direct::Direct;
+use crate::sensor::direct::{Direct, Tracking};
 use crate::sensor::http::{Listener, Server};
 use crate::sensor::options::LiveOptions;
 use crate::sensor::ports;
@@ -29,6 +28,8 @@ use crate::sensor::queues::Queues;
 use crate::sensor::read::{ReadEnd, ReadLoop, Stage};
 use crate::sensor::run::{serve, warn_of_uncovered_links};
 use crate::sensor::shard::{Board, Pulse, QueueShard, ReaderFigures, ReaderShard, Thread};
+use crate::sensor::shunt::ShuntTracker;
+use crate::sensor::shunt::yard::Yard;
 use crate::sensor::steer::{Steer, WorkerError, WorkerParts};
 use crate::sensor::stop::Stop;
 use crate::sensor::watch::{Seat, Watch, WatchEnd};
@@ -49,6 +50,8 @@ pub(super) struct Launched {
     /// The threads that read.
     pub(super) readers: Vec<JoinHandle<Done>>,
     pub(super) watch: JoinHandle<WatchEnd>,
+    /// What shunts; it ends after those that read.
+    pub(super) yard: Option<JoinHandle<()>>,
 }
 
 /// What a thread that reads leaves.
@@ -90,21 +93,37 @@ impl Run for Launch<'_> {
         .to_vec();
         let Seated { queues, seats, posts } =
             Seated::new(lists, &reading, &options.wanted.interfaces, &mut board);
+        // How links are is looked at before anybody is told that frames are read.
+        let watch =
+            Watch::new(options.wanted.interfaces.clone(), seats, posts, &board.pulses, again);
         // Only now is it known how many queues there are to have metrics.
         let server = listener.map(|listener| serve(listener, &board)).transpose()?;
 
-        let threads = Threads { options, stop: &stop, board: &board, pinning };
-        let readers = match steered_to {
-            None => threads.run_to_completion(queues)?,
-            Some(_) => threads.steered(queues)?,
+        let (sides, yard) = match &options.wanted.shunt {
+            Some(wanted) => {
+                let (sides, yard) = Yard::start(wanted, queues.len())
+                    .context("the thread that shunts could not be started")?;
+                (Some(sides), Some(yard))
+            }
+            None => (None, None),
         };
-        let watch =
-            Watch::new(options.wanted.interfaces.clone(), seats, posts, &board.pulses, again);
+        let threads = Threads { options, stop: &stop, board: &board, pinning };
+        let readers = match (steered_to, sides) {
+            (None, None) => threads.run_to_completion(queues, Ok)?,
+            (None, Some(sides)) => {
+                let mut sides = sides.into_iter();
+                threads.run_to_completion(queues, |tracker| {
+                    let side = sides.next().context("there is a side for each worker")?;
+                    Ok(ShuntTracker::new(tracker, side))
+                })?
+            }
+            (Some(_), _) => threads.steered(queues)?,
+        };
         let watch = std::thread::Builder::new()
             .name("watch".to_owned())
             .spawn(move || watch.run(&stop))
             .context("the watch could not be started")?;
-        Ok(Launched { board, server, readers, watch })
+        Ok(Launched { board, server, readers, watch, yard })
     }
 }
 
@@ -155,14 +174,16 @@ struct Threads<'a> {
 }
 
 impl Threads<'_> {
-    /// A worker for each of `queues`, which reads and tracks.
-    fn run_to_completion<C: LiveCapture + Send + 'static>(
+    /// A worker for each of `queues`, which reads and tracks, by what `tracking` makes of a tracker.
+    fn run_to_completion<C: LiveCapture + Send + 'static, T: Tracking + Send + 'static>(
         self,
         queues: Vec<Queues<C>>,
+        mut tracking: impl FnMut(FlowTracker<ByFiveTuple>) -> anyhow::Result<T>,
     ) -> anyhow::Result<Vec<JoinHandle<Done>>> {
         let worker = |(number, queues)| {
             let shard = Arc::clone(&self.board.workers[number]);
-            let direct = Direct::new(self.tracker()?, self.records(), shard).live();
+            let tracking = tracking(self.tracker()?)?;
+            let direct = Direct::new(tracking, self.records(), shard).live();
             let finish = |direct: Direct<_>, last, figures: &mut _| {
                 direct.finish(last, figures);
                 Ok(())
@@ -220,7 +241,7 @@ impl Threads<'_> {
         stage: S,
         finish: Finish<S>,
     ) -> anyhow::Result<JoinHandle<Done>> {
-        let filter = self.options.filter.as_deref().map(Filter::compile).transpose()?;
+        let filter = self.options.wanted.filter.clone();
         let (stop, board) = (self.stop.clone(), self.board.clone());
         let shard = Arc::clone(&board.readers[number]);
         let reading =

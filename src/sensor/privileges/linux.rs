@@ -12,6 +12,7 @@ use rustix::thread::{
     set_thread_groups, set_thread_res_gid, set_thread_res_uid,
 };
 
+use crate::capture::fanout::FanoutMode;
 use crate::sensor::backends::Backend;
 
 /// Whom a run goes on as.
@@ -54,9 +55,12 @@ pub struct PrivilegeError {
 }
 
 /// What a backend's interfaces take to be opened, and, where they are set for it, to be put back.
-pub fn needed(backend: Backend, is_put_back: bool) -> CapabilitySet {
+pub fn needed(backend: Backend, fanout: FanoutMode, is_put_back: bool) -> CapabilitySet {
     let to_put_back = if is_put_back { CapabilitySet::NET_ADMIN } else { CapabilitySet::empty() };
     let to_open = match backend {
+        Backend::AfPacket if fanout == FanoutMode::Ebpf => {
+            CapabilitySet::NET_RAW | CapabilitySet::BPF | CapabilitySet::PERFMON
+        }
         Backend::AfPacket | Backend::Pcap => CapabilitySet::NET_RAW,
         Backend::AfXdp | Backend::Auto => {
             CapabilitySet::NET_RAW
@@ -129,9 +133,10 @@ mod tests {
 
     #[test]
     fn rights_are_named_as_capabilities_7_does() {
-        assert_eq!(Kept(needed(Backend::AfPacket, false)).to_string(), "CAP_NET_RAW");
+        let hash = FanoutMode::Hash;
+        assert_eq!(Kept(needed(Backend::AfPacket, hash, false)).to_string(), "CAP_NET_RAW");
         assert_eq!(Kept(CapabilitySet::empty()).to_string(), "none");
-        let all = Kept(needed(Backend::Auto, false)).to_string();
+        let all = Kept(needed(Backend::Auto, hash, false)).to_string();
         for name in ["CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_BPF", "CAP_PERFMON", "CAP_IPC_LOCK"] {
             assert!(all.contains(name), "{all}");
         }

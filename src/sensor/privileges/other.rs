@@ -1,5 +1,6 @@
 //! Systems without capabilities.
 
+use crate::capture::fanout::FanoutMode;
 use crate::sensor::backends::Backend;
 
 /// Whom a run goes on as: nobody but who started it.
@@ -26,7 +27,7 @@ impl User {
 pub enum PrivilegeError {}
 
 /// Nothing is told apart.
-pub fn needed(_: Backend, _: bool) {}
+pub fn needed(_: Backend, _: FanoutMode, _: bool) {}
 
 /// What is left: all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
