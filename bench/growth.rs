@@ -348,7 +348,7 @@ fn measured_process(
 #[inline(never)]
 fn measured_decode(frames: &[Frame<'_>]) {
     for frame in frames {
-        black_box(decode(frame));
+        black_box(&decode(frame));
     }
 }
 

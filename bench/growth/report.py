@@ -299,7 +299,7 @@ def note(folder, stage, begin):
         machine.before = one.pop("times")
         machine.end()
         one |= {"seconds": time.time() - one.pop("at"), "load_after": machine.load_after[0], "stolen": machine.stolen_percent}
-        notes["machine"] = next(machine.lines())
+        notes["machine"] = machine.description()
         notes["compiler"] = " ".join(output("rustc", "--version").split()[:2])
         changed = output("git", "status", "--porcelain", "--untracked-files=no", "src", "bench")
         notes["commit"] = output("git", "rev-parse", "--short", "HEAD") + (", changed" if changed else "")
