@@ -173,11 +173,16 @@ def lines(folder):
     yield ""
     yield "Instructions and misses by callgrind (caches of 48 KiB and 2 MiB, simulated, without prefetching); ns by samples of"
     yield "the processor's clock, shares of the median run. The limit: for a file's bytes, what it takes to read them in order; for all"
-    yield "else, misses of the last cache at what one takes when sixteen are under way, as the probe measured both."
+    yield "else, misses of the last simulated cache at what one takes when sixteen are under way, in the third cache to in memory."
+    if ("A", "record") in counts:
+        yield f"Of A {int(counts['A', 'record']['frames']) // 1000} k frames are counted: its records, which come at the end, weigh more there than in the ns."
     if probe:
         yield ""
-        yield f"Probe: {probe['read in order']:.1f} GB/s read in order, {probe['copied']:.1f} copied; a line of memory {probe['memory: chase']:.0f} ns alone," \
-            f" {probe['memory: overlapped']:.1f} overlapped."
+        yield (
+            f"Probe: {probe['read in order']:.1f} GB/s read in order, {probe['copied']:.1f} copied; a line of the third cache"
+            f" {probe['third cache: chase']:.0f} ns alone and {probe['third cache: overlapped']:.1f} with fifteen others, one of memory"
+            f" {probe['memory: chase']:.0f} and {probe['memory: overlapped']:.1f}."
+        )
     for workload in sorted({key[0] for key in counts} | {key[0] for key in sampled}):
         runs = [r for r in rows(folder / "times.csv") if r["workload"] == workload]
         total_ns = frame_bytes = None
@@ -191,26 +196,37 @@ def lines(folder):
         yield "| stage | ns | instructions | misses of 48 KiB | of 2 MiB | limit, ns |"
         yield "|---|---|---|---|---|---|"
         all_samples = sum(number for (of, _), number in sampled.items() if of == workload)
-        sums = [0.0] * 5
+        sums, limits = [0.0] * 4, [0.0, 0.0]
         for stage, _ in STAGES:
             row = counts.get((workload, stage), {})
             ns = total_ns * sampled.get((workload, stage), 0) / all_samples if all_samples and total_ns else None
             values = [float(row.get(name, 0)) for name in ("instructions", "first_cache_misses", "last_cache_misses")]
-            limit = None
-            if probe and stage == "read file bytes" and frame_bytes:
-                limit = frame_bytes / probe["read in order"]
-            elif probe and stage not in FETCHING:
-                limit = values[2] * probe["memory: overlapped"]
+            limit = limit_of(stage, values[2], frame_bytes, probe)
             if not any(values) and not ns and not limit:
                 continue
-            for index, value in enumerate((ns, *values, limit)):
-                sums[index] += value or 0
-            yield row_of(stage, ns, values, "in the first row" if stage in FETCHING[1:] and probe else limit)
-        yield row_of("**together**", sums[0] if all_samples else None, sums[1:4], sums[4] if probe else None)
+            sums = [total + (value or 0) for total, value in zip(sums, (ns, *values))]
+            if isinstance(limit, tuple):
+                limits = [total + value for total, value in zip(limits, limit)]
+            yield row_of(stage, ns, values, limit)
+        yield row_of("**together**", sums[0] if all_samples else None, sums[1:], tuple(limits) if probe else None)
+
+
+def limit_of(stage, misses, frame_bytes, probe):
+    """The least that memory allows and the most, in ns."""
+    if not probe or stage == STAGES[0][0] and not frame_bytes:
+        return None
+    if stage == STAGES[0][0]:
+        return (frame_bytes / probe["read in order"],) * 2
+    if stage in FETCHING:
+        return "in the first row"
+    return misses * probe["third cache: overlapped"], misses * probe["memory: overlapped"]
 
 
 def row_of(stage, ns, values, limit):
     def number(value, digits=1):
+        if isinstance(value, tuple):
+            low, high = (f"{bound:.1f}" for bound in value)
+            return low if low == high else f"{low} to {high}"
         return value if isinstance(value, str) else "" if value is None else f"{value:.{digits}f}"
 
     return f"| {stage} | {number(ns)} | {number(values[0], 0)} | {number(values[1], 2)} | {number(values[2], 2)} | {number(limit)} |"
