@@ -4,7 +4,7 @@
 #   bench/growth.sh [--out DIR] [--only STAGE] [--core N] [--rounds N] [--assert] [--smoke]
 #
 # Traffic is made in memory and given to decoding, to ingest (decoding, key, hash), to the tracker, and to both in one call
-# (process). A point is a process of its own, pinned to one core; points take turns, --rounds times (default 3), three
+# (process). A point is a process of its own, pinned to one core; points take turns, --rounds times (default 2), three
 # windows of a million frames each time, and the median counts. Six minutes at most on a quiet machine; every stage alone is
 # below 80 seconds and adds to the same folder, so that each can have a quiet moment of its own:
 #
@@ -26,7 +26,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 out=$here/bench/runs/$(date +%F)-growth
 only=
 core=$(($(nproc) - 1))
-rounds=3
+rounds=2
 frames=1000000
 windows=3
 scale=1
