@@ -12,13 +12,14 @@
 //! | [`tcp`] | the connection's state, one enum and one table |
 //! | [`stats`], [`history`] | what a flow adds up to |
 //! | [`shunted`] | packets that were counted elsewhere |
-//! | `entry` | what the table keeps of a flow |
+//! | `entry`, `extra` | what the table keeps of a flow, and what few flows have beside it |
 //! | [`observer`] | how reassembly hooks in |
 //! | `flows` | entries, table and wheel: one packet at a time |
 //! | [`tracker`] | all of it behind [`FlowTracker`] |
 
 pub mod config;
 mod entry;
+mod extra;
 pub mod extract;
 mod flows;
 pub mod fragments;

@@ -1,11 +1,13 @@
-//! What the table keeps of a flow: a hot entry of two cache lines and a cold one of one.
+//! What the table keeps of a flow: a hot entry of two cache lines and a cold one of half a line. What
+//! few flows have (losses, updates, ICMP errors, more than 2^32 packets) is in [`super::extra`].
 //!
 //! ```text
-//! hot, 128 B   0 packets[2]  16 bytes[2]  32 last  40 tag  44 active_due  48 skew
-//!             52 TCP track (32)  84 key (44 for the 5-tuple)
-//! cold, 64 B   0 first  8 TCP odd moments (40)  48 history (13)  61 protocol  62 VLAN
+//! hot, 128 B   0 bytes[2]  16 last  24 packets[2]  32 tag  36 active_due  40 skew  44 extra
+//!             48 TCP track (32)  80 key (44 for the 5-tuple)  124 unused
+//! cold, 32 B   0 first  8 TCP odd moments (8)  16 history (13)  29 protocol  30 VLAN
 //! ```
 
+use super::extra::{Extra, ExtraId};
 use super::history::{History, Mark};
 use super::packet::Packet;
 use super::stats::{FlowStats, SideStats, Totals};
@@ -24,6 +26,18 @@ pub fn coarse(ts: Timestamp) -> u32 {
     (ts.as_nanos() >> COARSE_SHIFT).min(u64::from(NEVER - 1)) as u32
 }
 
+/// Whether a time is before the begin of a coarse one. Never of those beyond the end of all coarse time.
+#[inline]
+pub fn is_before_coarse(ts: Timestamp, units: u32) -> bool {
+    ts.as_nanos() >> COARSE_SHIFT < u64::from(units)
+}
+
+/// Whether a flow whose own time is `last` is behind the clock by a coarse unit.
+#[inline]
+pub fn is_skewed(last: Timestamp, now: Timestamp) -> bool {
+    now.nanos_since(last) >> COARSE_SHIFT != 0
+}
+
 /// When a coarse time begins.
 pub fn from_coarse(units: u32) -> Timestamp {
     Timestamp::from_nanos(u64::from(units) << COARSE_SHIFT)
@@ -38,22 +52,24 @@ pub fn coarse_duration(nanos: u64) -> u32 {
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
 pub struct Hot<K> {
-    pub packets: [u64; 2],
     pub bytes: [u64; 2],
     pub last: Timestamp,
-    /// The part of the key's hash that the table keeps.
+    /// Of a live flow never both 0. Those beyond 32 bits are spilled into [`Extra`].
+    pub packets: [u32; 2],
+    /// The part of the key's hash that the table keeps; of a slot that is free, the next one.
     pub tag: u32,
     /// When a record is due although the flow goes on, in coarse units of the flow's time.
     pub active_due: u32,
     /// How far the flow's own time is behind the tracker's clock, in coarse units: 0 but for
     /// captures whose time goes back. Expiry counts from the clock, records from the flow's time.
     pub skew: u32,
+    pub extra: ExtraId,
     pub track: Track,
     pub key: K,
 }
 
 const _: () = assert!(size_of::<Hot<super::key::FlowKey>>() == 128);
-const _: () = assert!(size_of::<Cold>() == 64);
+const _: () = assert!(size_of::<Cold>() == 32);
 
 /// What is touched when a flow begins, ends, or something odd happens.
 #[derive(Clone, Copy, Default)]
@@ -65,15 +81,6 @@ pub struct Cold {
     pub proto: IpProto,
     /// Outermost VLAN plus one.
     pub vlan: u16,
-}
-
-/// What few flows ever have.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Extra {
-    /// What updates have told so far, by [`End`].
-    pub reported: Totals,
-    pub updates: u32,
-    pub icmp_errors: u32,
 }
 
 impl<K: Copy> Hot<K> {
@@ -93,15 +100,21 @@ impl<K: Copy> Hot<K> {
             tag,
             active_due: NEVER,
             skew: 0,
+            extra: ExtraId::NONE,
             track,
             key: packet.key,
         }
     }
 
-    /// Frames of both ends.
+    /// Frames of both ends; of a flow with more than 2^32 of them, some number beyond 1.
     #[inline]
-    pub fn total_packets(&self) -> u64 {
-        self.packets[0] + self.packets[1]
+    pub fn packets_or_many(&self) -> u64 {
+        u64::from(self.packets[0]) + u64::from(self.packets[1])
+    }
+
+    /// Frames by end.
+    fn all_packets(&self, extra: &Extra) -> [u64; 2] {
+        [0, 1].map(|at| u64::from(self.packets[at]) + extra.spilled[at])
     }
 
     /// The time that expiry counts from.
@@ -125,12 +138,13 @@ impl<K: Copy> Hot<K> {
     /// Everything a flow adds up to.
     pub fn stats(&self, cold: &Cold, extra: &Extra) -> FlowStats {
         let initiator_end = self.track.initiator();
+        let packets = self.all_packets(extra);
         let side = |end: End| SideStats {
-            packets: self.packets[end as usize],
+            packets: packets[end as usize],
             bytes: self.bytes[end as usize],
             tcp_flags: self.track.flags(end),
-            retransmitted: cold.tcp.retransmitted[end as usize],
-            out_of_order: cold.tcp.out_of_order[end as usize],
+            retransmitted: extra.loss.retransmitted[end as usize],
+            out_of_order: extra.loss.out_of_order[end as usize],
         };
         let is_tcp = self.track.l4() == L4::Tcp;
         let by_side = |pair: [u64; 2]| match initiator_end {
@@ -160,8 +174,9 @@ impl<K: Copy> Hot<K> {
     }
 
     /// Totals so far, by end, as an update tells them.
-    pub fn totals(&self, cold: &Cold) -> Totals {
-        Totals { first: cold.first, last: self.last, packets: self.packets, bytes: self.bytes }
+    pub fn totals(&self, cold: &Cold, extra: &Extra) -> Totals {
+        let packets = self.all_packets(extra);
+        Totals { first: cold.first, last: self.last, packets, bytes: self.bytes }
     }
 
     /// Which side an end is.

@@ -7,12 +7,11 @@
 mod ending;
 mod merging;
 
-use std::collections::HashMap;
-
-use foldhash::fast::SeedableRandomState;
-
 use super::config::TrackerConfig;
-use super::entry::{Cold, Extra, Hot, NEVER, coarse, coarse_duration, from_coarse};
+use super::entry::{
+    Cold, Hot, NEVER, coarse, coarse_duration, from_coarse, is_before_coarse, is_skewed,
+};
+use super::extra::{Extra, ExtraOf, Extras};
 use super::observer::{FlowId, FlowObserver, Verdict};
 use super::packet::{Packet, Role};
 use super::stats::FlowStats;
@@ -61,24 +60,31 @@ impl Idle {
 
 /// Where a packet goes and who hears of it: what every step below needs.
 pub(super) struct Ears<'a, O, S> {
+    /// Where [`Packet::frame`] counts.
+    pub frames: &'a [Frame<'a>],
     pub observer: &'a mut O,
     pub sink: &'a mut S,
     pub hooks: &'a mut Hooks,
 }
 
+/// No slot.
+pub(super) const NONE: u32 = u32::MAX;
+
 /// Live flows.
 pub(super) struct Flows<K> {
     hot: Vec<Hot<K>>,
     cold: Vec<Cold>,
-    /// Slots below `hot.len()` that are not live.
-    free: Vec<u32>,
+    /// The slot below `hot.len()` that was freed last: its tag is the one freed before it, and so on to [`NONE`].
+    free: u32,
     table: Table,
     wheel: Wheel,
-    extras: HashMap<u32, Extra, SeedableRandomState>,
+    extras: Extras,
     idle: Idle,
     pub idle_override: Option<IdleOverride<K>>,
     /// Active timeout in coarse units; `NEVER` without.
     active: u32,
+    /// What a flow's `active_due` is while it is to be set by the next packet; 0, which none has, without a timeout.
+    active_unset: u32,
     max_flows: usize,
     emit_packets: bool,
     /// The latest time seen.
@@ -89,16 +95,18 @@ pub(super) struct Flows<K> {
 impl<K: Copy + Eq> Flows<K> {
     pub fn new(config: &TrackerConfig) -> Self {
         let max = config.max_flows;
+        let active = config.active_timeout.map_or(NEVER, |t| coarse_duration(duration_ns(t)));
         Self {
             hot: Vec::with_capacity(max),
             cold: Vec::with_capacity(max),
-            free: Vec::with_capacity(max),
+            free: NONE,
             table: Table::new(max),
             wheel: Wheel::new(max),
-            extras: HashMap::with_hasher(SeedableRandomState::random()),
+            extras: Extras::new(max),
             idle: Idle::new(config),
             idle_override: None,
-            active: config.active_timeout.map_or(NEVER, |t| coarse_duration(duration_ns(t))),
+            active,
+            active_unset: if active == NEVER { 0 } else { NEVER },
             max_flows: max,
             emit_packets: config.emit_packets,
             clock: Timestamp::ZERO,
@@ -123,7 +131,7 @@ impl<K: Copy + Eq> Flows<K> {
     /// Whether a slot that was found before is the live flow with this key.
     #[inline]
     pub fn is(&self, slot: u32, key: &K) -> bool {
-        self.hot.get(slot as usize).is_some_and(|hot| hot.key == *key && hot.total_packets() != 0)
+        self.hot.get(slot as usize).is_some_and(|hot| hot.key == *key && hot.packets_or_many() != 0)
     }
 
     /// Asks for the bucket where the search for a key begins.
@@ -159,18 +167,71 @@ impl<K: Copy + Eq> Flows<K> {
         self.table.find(tag(hash), |slot| self.hot[slot as usize].key == *key)
     }
 
-    /// Accounts a packet. `found` is the slot that has its key.
+    /// Accounts a packet. `slot` is where its key probably is; what was found may be another flow by now, or have
+    /// been one from the beginning.
     #[inline]
     pub fn account<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
         packet: &Packet<K>,
-        found: Option<u32>,
-        frame: Option<&Frame<'_>>,
+        slot: u32,
         ears: &mut Ears<'_, O, S>,
     ) {
         self.clock = self.clock.max(packet.clock);
+        if self.account_common(packet, slot) {
+            self.after(slot, packet, ears);
+        } else {
+            self.account_any(packet, slot, ears);
+        }
+    }
+
+    /// Counts a packet that changes nothing but what is remembered for every packet: of a flow that has at least two,
+    /// is not over, not to be reported and not behind the clock. `false`: it is of another kind, and nothing was changed.
+    #[inline]
+    fn account_common(&mut self, packet: &Packet<K>, slot: u32) -> bool {
+        let Some(hot) = self.hot.get_mut(slot as usize) else { return false };
+        let at = packet.end as usize;
+        let last = hot.last.max(packet.ts);
+        let (packets, overflows) = hot.packets[at].overflowing_add(packet.frames);
+        let is_common = (hot.key == packet.key)
+            & (hot.packets_or_many() > 1)
+            & !overflows
+            & (packet.role == Role::Packet)
+            & (hot.skew == 0)
+            & (packet.clock.nanos_since(hot.last) <= self.idle.least)
+            & !is_skewed(last, packet.clock)
+            & (is_before_coarse(packet.ts, hot.active_due))
+            & (hot.active_due != self.active_unset);
+        if !is_common {
+            return false;
+        }
+        if let Some(tcp) = &packet.tcp
+            && !hot.track.observe_common(packet.end, tcp, packet.payload.wire)
+        {
+            return false;
+        }
+        hot.packets[at] = packets;
+        hot.bytes[at] += packet.wire_bytes;
+        hot.last = last;
+        self.counters.packets += u64::from(packet.frames);
+        self.counters.bytes += packet.wire_bytes;
+        true
+    }
+
+    /// Accounts any packet.
+    #[inline(never)]
+    fn account_any<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        packet: &Packet<K>,
+        slot: u32,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let found = if self.is(slot, &packet.key) {
+            Some(slot)
+        } else {
+            self.find(packet.hash, &packet.key)
+        };
         let Some(slot) = found else {
-            self.begin(packet, frame, ears);
+            self.begin(packet, ears);
             return;
         };
         let hot = &mut self.hot[slot as usize];
@@ -178,7 +239,7 @@ impl<K: Copy + Eq> Flows<K> {
         let quiet_ns = packet.clock.nanos_since(hot.touched());
         if quiet_ns > self.idle.least && quiet_ns > self.idle_ns(slot) {
             self.end_idle(slot, ears);
-            self.begin(packet, frame, ears);
+            self.begin(packet, ears);
             return;
         }
         if packet.role == Role::IcmpQuote {
@@ -192,39 +253,39 @@ impl<K: Copy + Eq> Flows<K> {
         if now >= hot.active_due {
             self.report(slot, ears);
         }
-
         if let Some(tcp) = &packet.tcp {
-            let track = &mut self.hot[slot as usize].track;
-            let common = track.observe_common(packet.end, tcp, packet.payload.wire);
-            if !common && !self.observe_tcp(slot, packet, frame, ears) {
+            let hot = &mut self.hot[slot as usize];
+            // A second packet may be a common segment that was not asked yet.
+            let common = hot.packets_or_many() == 1
+                && hot.track.observe_common(packet.end, tcp, packet.payload.wire);
+            if !common && !self.observe_tcp(slot, packet, ears) {
                 return;
             }
         }
         self.count(slot, packet, now);
-        self.after(slot, packet, frame, ears);
+        self.after(slot, packet, ears);
     }
 
     /// Everything that a TCP segment out of the common may do; `false` when it was accounted to another flow.
-    #[inline(never)]
     fn observe_tcp<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
         slot: u32,
         packet: &Packet<K>,
-        frame: Option<&Frame<'_>>,
         ears: &mut Ears<'_, O, S>,
     ) -> bool {
         let Some(tcp) = &packet.tcp else { return true };
         let (hot, cold) = (&mut self.hot[slot as usize], &mut self.cold[slot as usize]);
+        let mut extra = ExtraOf { extras: &mut self.extras, id: &mut hot.extra };
         let (length, end) = (packet.payload.wire, packet.end);
         if hot.track.l4() != L4::Tcp {
             // So far there were only fragments without a header.
-            let marks = hot.track.open(&mut cold.tcp, end, tcp, length);
+            let marks = hot.track.open(&mut cold.tcp, &mut extra, end, tcp, length);
             cold.mark(marks.iter(), end);
             self.reschedule(slot);
             return true;
         }
         let before = hot.track.state();
-        let (seen, marks) = hot.track.observe(&mut cold.tcp, end, tcp, length);
+        let (seen, marks) = hot.track.observe(&mut cold.tcp, &mut extra, end, tcp, length);
         cold.mark(marks.iter(), end);
         match seen {
             Seen::Ordinary => {}
@@ -241,7 +302,7 @@ impl<K: Copy + Eq> Flows<K> {
             Seen::NewConnection => {
                 let reason = over(hot.track.l4(), before).unwrap_or(EndReason::Superseded);
                 self.end(slot, reason, ears);
-                self.begin(packet, frame, ears);
+                self.begin(packet, ears);
                 return false;
             }
         }
@@ -250,7 +311,7 @@ impl<K: Copy + Eq> Flows<K> {
             // Deadlines that moved nearer must be known to the wheel; others it finds out. The
             // second packet moves a flow in any case, once it is counted.
             let (was, is) = (self.idle.of(L4::Tcp, before), self.idle.of(L4::Tcp, after));
-            let slight = self.hot[slot as usize].total_packets() == 1;
+            let slight = self.hot[slot as usize].packets_or_many() == 1;
             if (is < was || before == TcpState::SynSent) && !slight {
                 // The packet counts for the deadline.
                 self.hot[slot as usize].touch(packet.ts, packet.clock);
@@ -264,20 +325,28 @@ impl<K: Copy + Eq> Flows<K> {
     fn count(&mut self, slot: u32, packet: &Packet<K>, now: u32) {
         let hot = &mut self.hot[slot as usize];
         let at = packet.end as usize;
-        hot.packets[at] += u64::from(packet.frames);
+        let before = hot.packets_or_many();
+        match hot.packets[at].checked_add(packet.frames) {
+            Some(packets) => hot.packets[at] = packets,
+            None => {
+                // Two stay, so that it never looks like a flow that begins.
+                let spilled = u64::from(hot.packets[at]) + u64::from(packet.frames) - 2;
+                hot.packets[at] = 2;
+                self.extras.edit(&mut hot.extra).spilled[at] += spilled;
+            }
+        }
         hot.bytes[at] += packet.wire_bytes;
         hot.touch(packet.ts, packet.clock);
         self.counters.packets += u64::from(packet.frames);
         self.counters.bytes += packet.wire_bytes;
-        let slight = hot.total_packets() == 1 + u64::from(packet.frames);
         if hot.active_due == NEVER && self.active != NEVER {
             // A time past the end of all coarse time never comes.
             let due = now.saturating_add(self.active);
             hot.active_due = if due == NEVER - 1 { NEVER } else { due };
-            if hot.active_due != NEVER && hot.total_packets() > u64::from(packet.frames) {
+            if hot.active_due != NEVER && before != 0 {
                 self.reschedule(slot);
             }
-        } else if slight {
+        } else if before == 1 {
             self.reschedule(slot);
         }
     }
@@ -288,7 +357,6 @@ impl<K: Copy + Eq> Flows<K> {
         &mut self,
         slot: u32,
         packet: &Packet<K>,
-        frame: Option<&Frame<'_>>,
         ears: &mut Ears<'_, O, S>,
     ) {
         if packet.role == Role::Unattributed {
@@ -307,6 +375,8 @@ impl<K: Copy + Eq> Flows<K> {
         }
         let initiator = hot.track.initiator();
         let flow = FlowId(slot);
+        // None for what has none: fragments that waited, and what was steered here.
+        let frame = ears.frames.get(packet.frame as usize);
         let verdict =
             ears.observer.on_packet(flow, initiator, packet, frame, ears.sink, ears.hooks);
         if verdict == Verdict::Drop {
@@ -318,7 +388,6 @@ impl<K: Copy + Eq> Flows<K> {
     fn begin<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
         packet: &Packet<K>,
-        frame: Option<&Frame<'_>>,
         ears: &mut Ears<'_, O, S>,
     ) {
         if packet.role == Role::IcmpQuote {
@@ -332,20 +401,23 @@ impl<K: Copy + Eq> Flows<K> {
         let mut cold =
             Cold { first: packet.ts, proto: packet.proto, vlan: packet.vlan, ..Cold::default() };
         if let Some(tcp) = &packet.tcp {
-            let marks = hot.track.open(&mut cold.tcp, packet.end, tcp, packet.payload.wire);
+            let mut extra = ExtraOf { extras: &mut self.extras, id: &mut hot.extra };
+            let length = packet.payload.wire;
+            let marks = hot.track.open(&mut cold.tcp, &mut extra, packet.end, tcp, length);
             cold.mark(marks.iter(), packet.end);
         }
-        let slot = match self.free.pop() {
-            Some(slot) => {
-                self.hot[slot as usize] = hot;
-                self.cold[slot as usize] = cold;
-                slot
-            }
-            None => {
+        let slot = match self.free {
+            NONE => {
                 // Within the capacity taken at start: a slot is free whenever the table is not full.
                 self.hot.push(hot);
                 self.cold.push(cold);
                 (self.hot.len() - 1) as u32
+            }
+            slot => {
+                self.free = self.hot[slot as usize].tag;
+                self.hot[slot as usize] = hot;
+                self.cold[slot as usize] = cold;
+                slot
             }
         };
         let inserted = self.table.insert(tag, slot);
@@ -356,7 +428,7 @@ impl<K: Copy + Eq> Flows<K> {
         ears.sink.event(FlowEvent::Started { key: packet.key, l4, ts: packet.ts });
         self.count(slot, packet, coarse(packet.ts));
         self.reschedule(slot);
-        self.after(slot, packet, frame, ears);
+        self.after(slot, packet, ears);
     }
 
     #[inline(never)]
@@ -379,7 +451,7 @@ impl<K: Copy + Eq> Flows<K> {
         let is_tcp = hot.track.l4() == L4::Tcp;
         if is_tcp && hot.track.state().is_over() {
             Class::Closed
-        } else if hot.total_packets() <= 1 || is_tcp && hot.track.is_unanswered_syn() {
+        } else if hot.packets_or_many() <= 1 || is_tcp && hot.track.is_unanswered_syn() {
             Class::Slight
         } else {
             Class::Normal
@@ -403,20 +475,12 @@ impl<K: Copy + Eq> Flows<K> {
     }
 
     fn extra(&mut self, slot: u32) -> &mut Extra {
-        self.hot[slot as usize].track.set_has_extra();
-        self.extras.entry(slot).or_default()
-    }
-
-    fn extra_of(&self, slot: u32) -> Extra {
-        if self.hot[slot as usize].track.has_extra() {
-            self.extras.get(&slot).copied().unwrap_or_default()
-        } else {
-            Extra::default()
-        }
+        self.extras.edit(&mut self.hot[slot as usize].extra)
     }
 
     pub fn stats(&self, slot: u32) -> FlowStats {
-        self.hot[slot as usize].stats(&self.cold[slot as usize], &self.extra_of(slot))
+        let hot = &self.hot[slot as usize];
+        hot.stats(&self.cold[slot as usize], self.extras.get(hot.extra))
     }
 
     pub fn next_due(&self) -> Option<Timestamp> {

@@ -33,6 +33,12 @@ pub struct Totals {
     pub bytes: [u64; 2],
 }
 
+impl Totals {
+    /// Nothing.
+    pub(crate) const NONE: Self =
+        Self { first: Timestamp::ZERO, last: Timestamp::ZERO, packets: [0; 2], bytes: [0; 2] };
+}
+
 /// A flow's totals since it began.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowStats {

@@ -4,11 +4,14 @@
 //! remember to tell which [`Signal`] a segment is; it belongs to the hot entry of the flow table.
 //! Sequence numbers are compared modulo 2^32 (RFC 9293 section 3.4).
 
+mod sequence;
 mod skipped;
 mod state;
 
+pub use sequence::Loss;
 pub use state::{Signal, TcpState};
 
+use super::extra::ExtraOf;
 use super::history::Mark;
 use crate::decode::TcpHeader;
 use crate::net::{End, L4, TcpFlags};
@@ -28,8 +31,6 @@ mod bit {
     pub const SEQ_KNOWN: u16 = 1 << 8;
     pub const ACK_KNOWN: u16 = 1 << 10;
     pub const ISN_KNOWN: u16 = 1 << 12;
-    /// The flow has an entry in the side table of rare things.
-    pub const HAS_EXTRA: u16 = 1 << 14;
     /// The handshake was seen to complete.
     pub const ESTABLISHED: u16 = 1 << 15;
 }
@@ -56,17 +57,11 @@ pub struct Track {
     pub reply_first: bool,
 }
 
-/// What is remembered for odd moments only: 40 bytes.
+/// What is remembered for odd moments only.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TrackCold {
     /// Initial sequence numbers.
     isn: [u32; 2],
-    /// Where bytes are missing: from the lowest to the highest that may be.
-    hole: [(u32, u32); 2],
-    /// Segments whose bytes had all been seen before.
-    pub retransmitted: [u32; 2],
-    /// Segments that came after later ones and brought new bytes.
-    pub out_of_order: [u32; 2],
 }
 
 /// What a segment turned out to be.
@@ -149,17 +144,6 @@ impl Track {
         self.flags[end as usize]
     }
 
-    /// Whether the flow has an entry in the tracker's side table.
-    #[inline]
-    pub fn has_extra(&self) -> bool {
-        self.bits & bit::HAS_EXTRA != 0
-    }
-
-    /// Remembers that it has.
-    pub fn set_has_extra(&mut self) {
-        self.bits |= bit::HAS_EXTRA;
-    }
-
     /// Whether a segment is likely one that changes only what is remembered for every packet.
     #[inline]
     pub fn looks_common(&self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
@@ -190,11 +174,16 @@ impl Track {
     }
 
     /// The first segment of a connection, by `end`.
-    pub fn open(&mut self, cold: &mut TrackCold, end: End, tcp: &TcpHeader, payload: u32) -> Marks {
+    pub fn open(
+        &mut self,
+        cold: &mut TrackCold,
+        extra: &mut ExtraOf<'_>,
+        end: End,
+        tcp: &TcpHeader,
+        payload: u32,
+    ) -> Marks {
         *cold = TrackCold::default();
-        let extra = self.bits & bit::HAS_EXTRA;
         *self = Self::untracked(end, L4::Tcp);
-        self.bits |= extra;
         let flags = tcp.flags;
         if flags.has(TcpFlags::RST) {
             self.state = TcpState::Closed;
@@ -211,7 +200,7 @@ impl Track {
             self.bits |= bit::MIDSTREAM;
         }
         let mut marks = Marks::default();
-        self.take(cold, end, tcp, payload, &mut marks);
+        self.take(cold, extra, end, tcp, payload, &mut marks);
         marks
     }
 
@@ -219,6 +208,7 @@ impl Track {
     pub fn observe(
         &mut self,
         cold: &mut TrackCold,
+        extra: &mut ExtraOf<'_>,
         end: End,
         tcp: &TcpHeader,
         payload: u32,
@@ -241,7 +231,7 @@ impl Track {
             self.take_syn(cold, end, tcp, &mut marks);
         }
         let told = self.bits & bit::ESTABLISHED;
-        self.take(cold, end, tcp, payload, &mut marks);
+        self.take(cold, extra, end, tcp, payload, &mut marks);
         let completed = self.bits & bit::ESTABLISHED != told;
         (if completed { Seen::Completed } else { Seen::Ordinary }, marks)
     }
@@ -323,6 +313,7 @@ impl Track {
     fn take(
         &mut self,
         cold: &mut TrackCold,
+        extra: &mut ExtraOf<'_>,
         end: End,
         tcp: &TcpHeader,
         payload: u32,
@@ -337,7 +328,7 @@ impl Track {
         if syn && !rst {
             let again = self.is(bit::ISN_KNOWN, end);
             if again {
-                cold.retransmitted[at] = cold.retransmitted[at].saturating_add(1);
+                extra.edit().loss.count_retransmitted(end);
             } else {
                 cold.isn[at] = tcp.seq;
                 self.set(bit::ISN_KNOWN, end);
@@ -351,7 +342,7 @@ impl Track {
         if rst {
             self.state = self.state.next(Signal::Rst);
         } else {
-            retransmission = self.take_seq(cold, end, tcp, payload);
+            retransmission = self.take_seq(extra, end, tcp, payload);
             if fin && !self.is(bit::FIN_SEEN, end) {
                 let first = !self.is(bit::FIN_SEEN, end.other());
                 self.set(bit::FIN_SEEN, end);
@@ -416,51 +407,6 @@ impl Track {
             self.set(bit::FIN_ACKED, other);
             self.state = self.state.next(Signal::FinAcked);
         }
-    }
-
-    /// Places a segment in its side's sequence space; `true` for a retransmission.
-    fn take_seq(&mut self, cold: &mut TrackCold, end: End, tcp: &TcpHeader, payload: u32) -> bool {
-        let at = end as usize;
-        let control =
-            u32::from(tcp.flags.has(TcpFlags::SYN)) + u32::from(tcp.flags.has(TcpFlags::FIN));
-        let (seq, next) = (tcp.seq, tcp.seq.wrapping_add(payload).wrapping_add(control));
-        if !self.is(bit::SEQ_KNOWN, end) {
-            self.set(bit::SEQ_KNOWN, end);
-            self.seq_end[at] = next;
-            return false;
-        }
-        let expected = self.seq_end[at];
-        let hole = &mut cold.hole[at];
-        if seq == expected {
-            self.seq_end[at] = next;
-            return false;
-        }
-        if before(expected, seq) {
-            // Bytes are missing before it. A second hole makes the first one longer: what lies
-            // between is then taken for new when it comes again, which is the smaller error.
-            *hole = if hole.0 == hole.1 { (expected, seq) } else { (hole.0, seq) };
-            self.seq_end[at] = next;
-            return false;
-        }
-        let fin = tcp.flags.has(TcpFlags::FIN);
-        if !fin && (payload == 0 || (payload == 1 && next == expected)) {
-            // Nothing in it, or a keep-alive (RFC 9293 section 3.8.4).
-            return false;
-        }
-        if before(hole.0, next) && before(seq, hole.1) && hole.0 != hole.1 {
-            cold.out_of_order[at] = cold.out_of_order[at].saturating_add(1);
-            *hole = if !before(hole.0, seq) { (next, hole.1) } else { (hole.0, seq) };
-            if !before(hole.0, hole.1) {
-                *hole = (0, 0);
-            }
-            return false;
-        }
-        if before(expected, next) {
-            self.seq_end[at] = next;
-            return false;
-        }
-        cold.retransmitted[at] = cold.retransmitted[at].saturating_add(1);
-        true
     }
 
     /// Scaling holds only when both SYNs offer it (RFC 7323 section 2.2).
@@ -553,6 +499,6 @@ mod tests {
     #[test]
     fn a_track_is_32_bytes() {
         assert_eq!(size_of::<Track>(), 32);
-        assert_eq!(size_of::<TrackCold>(), 40);
+        assert_eq!(size_of::<TrackCold>(), 8);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::config::{ConfigError, TrackerConfig};
 use super::extract::FlowExtractor;
-use super::flows::{Ears, Flows};
+use super::flows::{Ears, Flows, NONE};
 use super::ingest::{Ingest, IngestCounters};
 use super::observer::{FlowId, FlowObserver};
 use super::packet::Packet;
@@ -17,8 +17,6 @@ use crate::time::{Timestamp, duration_ns};
 const BATCH: usize = 128;
 /// Packets of which the same is asked for before the next thing is done.
 const STEP: usize = 16;
-/// No slot.
-const NONE: u32 = u32::MAX;
 /// Due flows handled in one call of [`FlowTracker::handle_timeout`].
 const EXPIRE_BATCH: usize = 128;
 
@@ -148,7 +146,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
     ) {
         let flows = &mut self.flows;
         let counted = (flows.counters.packets, flows.counters.bytes);
-        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames, observer, sink, hooks: &mut self.hooks };
         for packets in packets.chunks(BATCH) {
             // A step ahead buckets are asked for, then entries, then what else a packet will change; the packets in
             // their order come last, when all of it is there.
@@ -175,14 +173,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
                     ears.observer.prefetch_near(FlowId(*slot));
                 }
                 for (&slot, packet) in packets {
-                    // What was found may be another flow by now, or have been one from the beginning.
-                    let current = if flows.is(slot, &packet.key) {
-                        Some(slot)
-                    } else {
-                        flows.find(packet.hash, &packet.key)
-                    };
-                    let frame = frames.get(packet.frame as usize);
-                    flows.account(packet, current, frame, &mut ears);
+                    flows.account(packet, slot, &mut ears);
                 }
             }
             flows.expire(flows.clock, 2 * packets.len(), &mut ears);
@@ -224,7 +215,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
             packets.clear();
         }
         self.packets = packets;
-        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames: &[], observer, sink, hooks: &mut self.hooks };
         let more = self.flows.expire(now, EXPIRE_BATCH, &mut ears);
         hook!(self.hooks.batch(0, 0, self.flows.len()));
         more
@@ -246,7 +237,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         self.account(&packets, &[], observer, sink);
         packets.clear();
         self.packets = packets;
-        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames: &[], observer, sink, hooks: &mut self.hooks };
         self.flows.drain(EndReason::Drained, &mut ears);
         hook!(self.hooks.batch(0, 0, 0));
     }
@@ -270,7 +261,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
     ) {
         let hash = self.ingest.hash(&shunted.key);
         let (packets, bytes) = (self.flows.counters.packets, self.flows.counters.bytes);
-        let mut ears = Ears { observer, sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames: &[], observer, sink, hooks: &mut self.hooks };
         self.flows.merge(shunted, hash, &mut ears);
         let counters = &self.flows.counters;
         hook!(self.hooks.batch(
@@ -283,7 +274,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
     /// Ends one flow with [`EndReason::Forgotten`]; `false` when it is not there.
     pub fn forget<S: EventSink<E::Key>>(&mut self, key: &E::Key, sink: &mut S) -> bool {
         let Some(slot) = self.flows.find(self.ingest.hash(key), key) else { return false };
-        let mut ears = Ears { observer: &mut (), sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames: &[], observer: &mut (), sink, hooks: &mut self.hooks };
         self.flows.end(slot, EndReason::Forgotten, &mut ears);
         hook!(self.hooks.batch(0, 0, self.flows.len()));
         true
@@ -298,7 +289,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         if !(1..=self.config.max_flows).contains(&max_flows) {
             return Err(ConfigError::Resize { asked: max_flows, taken: self.config.max_flows });
         }
-        let mut ears = Ears { observer: &mut (), sink, hooks: &mut self.hooks };
+        let mut ears = Ears { frames: &[], observer: &mut (), sink, hooks: &mut self.hooks };
         while self.flows.len() > max_flows {
             self.flows.evict(&mut ears);
         }
@@ -353,7 +344,8 @@ impl<E: FlowExtractor> FlowTracker<E> {
 impl<E: FlowExtractor> Drop for FlowTracker<E> {
     fn drop(&mut self) {
         let mut sink = |_| {};
-        let mut ears = Ears { observer: &mut (), sink: &mut sink, hooks: &mut self.hooks };
+        let mut ears =
+            Ears { frames: &[], observer: &mut (), sink: &mut sink, hooks: &mut self.hooks };
         self.flows.drain(EndReason::Forgotten, &mut ears);
         hook!(self.hooks.batch(0, 0, 0));
     }

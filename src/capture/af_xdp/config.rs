@@ -2,12 +2,9 @@
 
 use std::time::Duration;
 
-<<<<<<< HEAD
 use crate::capture::OutOfRange;
 use crate::capture::range::{millis, within};
-=======
 use crate::capture::shunt::{SHUNTS_MAX, ShuntConfig};
->>>>>>> shunt
 
 /// Sizes of a frame of the UMEM that the kernel takes: a power of two, at most a page.
 const FRAME_BYTES: [u32; 2] = [2048, PAGE_BYTES];
@@ -275,12 +272,8 @@ impl Builder {
             within("frames for one busy poll", budget, 1u32, u16::MAX)?;
         }
         if let Some(ShuntConfig { readers, flows_max, .. }) = c.shunt {
-            if !(1..=SHUNTS_MAX).contains(&flows_max) {
-                return out_of("flows to shunt", flows_max.into(), 1, SHUNTS_MAX.into());
-            }
-            if !(1..=u32::from(u16::MAX)).contains(&readers) {
-                return out_of("readers", readers.into(), 1, u16::MAX.into());
-            }
+            within("flows to shunt", flows_max, 1u32, SHUNTS_MAX)?;
+            within("readers", readers, 1u32, u16::MAX)?;
         }
         Ok(c)
     }

@@ -12,12 +12,9 @@ use aya::programs::links::FdLink;
 use aya::programs::{ProgramError, TestRun, TestRunOptions, Xdp, XdpMode};
 use aya::{Ebpf, EbpfLoader};
 
-<<<<<<< HEAD
-use crate::capture::ebpf::{missing, system_error};
-=======
 use super::shunts::ShuntTable;
+use crate::capture::ebpf::{missing, system_error};
 use crate::capture::shunt::{ShuntConfig, Shunts};
->>>>>>> shunt
 
 /// The compiled program; `scripts/build-bpf.sh` makes it from the sources beside it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../bpf/flowscope.bpf.o");
@@ -202,39 +199,6 @@ impl std::fmt::Debug for Program {
     }
 }
 
-<<<<<<< HEAD
-=======
-pub(super) fn missing(what: &str) -> io::Error {
-    io::Error::other(format!(
-        "the compiled program has no {what}: it was not made from these sources"
-    ))
-}
-
-/// The system's number under an error of the loader, when there is one and nothing beside it says more.
-pub(super) fn system_error(error: impl Error) -> io::Error {
-    let mut cause: Option<&(dyn Error + 'static)> = error.source();
-    if let Some(log) = verifier_log(&error.to_string()) {
-        return io::Error::other(log);
-    }
-    while let Some(inner) = cause {
-        if let Some(code) = inner.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
-            return io::Error::from_raw_os_error(code);
-        }
-        cause = inner.source();
-    }
-    io::Error::other(error.to_string())
-}
-
-/// The last lines of what the verifier had to say.
-fn verifier_log(text: &str) -> Option<String> {
-    const LINES: usize = 12;
-    text.contains("processed ").then(|| {
-        let lines: Vec<_> = text.lines().filter(|line| !line.is_empty()).collect();
-        lines[lines.len().saturating_sub(LINES)..].join("\n")
-    })
-}
-
->>>>>>> shunt
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,8 +11,8 @@ use aya::Ebpf;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 
-use super::program::{missing, system_error};
 use super::sys;
+use crate::capture::ebpf::{missing, system_error};
 use crate::capture::shunt::{ShuntConfig, ShuntSlot, Shunts};
 use crate::capture::sys::wait_for_packet_paths;
 use crate::flow::{Counted, CountedSide, FlowKey};

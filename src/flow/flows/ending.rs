@@ -6,7 +6,7 @@ use super::super::entry::{NEVER, from_coarse};
 use super::super::observer::{FlowId, FlowObserver};
 use super::super::tcp::TcpState;
 use super::super::wheel::Class;
-use super::{Ears, Flows};
+use super::{Ears, Flows, NONE};
 use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::net::L4;
 use crate::obs::hook;
@@ -26,7 +26,8 @@ impl<K: Copy + Eq> Flows<K> {
         let stats = self.stats(slot);
         let hot = &mut self.hot[slot as usize];
         hot.active_due = NEVER;
-        let (key, totals) = (hot.key, hot.totals(&self.cold[slot as usize]));
+        let key = hot.key;
+        let totals = hot.totals(&self.cold[slot as usize], self.extras.get(hot.extra));
         let extra = self.extra(slot);
         extra.reported = totals;
         extra.updates += 1;
@@ -45,9 +46,10 @@ impl<K: Copy + Eq> Flows<K> {
         let removed = self.table.remove(self.hot[slot as usize].tag, slot);
         debug_assert!(removed, "a live slot is in the table");
         self.wheel.cancel(slot);
-        self.free.push(slot);
         self.tell_end(slot, reason, ears);
-        self.hot[slot as usize].packets = [0; 2];
+        let hot = &mut self.hot[slot as usize];
+        hot.packets = [0; 2];
+        hot.tag = std::mem::replace(&mut self.free, slot);
     }
 
     fn tell_end<O: FlowObserver<K>, S: EventSink<K>>(
@@ -60,9 +62,7 @@ impl<K: Copy + Eq> Flows<K> {
         let hot = &self.hot[slot as usize];
         let key = hot.key;
         ears.observer.on_end(FlowId(slot), &key, &stats, reason, ears.sink, ears.hooks);
-        if hot.track.has_extra() {
-            self.extras.remove(&slot);
-        }
+        self.extras.vacate(hot.extra);
         self.counters.ended[reason as usize] += 1;
         self.counters.packets_ended += stats.packets();
         hook!(ears.hooks.flow_ended(reason, &stats));
@@ -196,7 +196,8 @@ impl<K: Copy + Eq> Flows<K> {
         self.wheel.clear();
         self.hot.clear();
         self.cold.clear();
-        self.free.clear();
+        self.free = NONE;
+        self.extras.clear();
     }
 }
 

@@ -15,7 +15,7 @@ impl<K: Copy + Eq> Flows<K> {
     pub fn large(&self, slot: u32, above: u64) -> Option<&K> {
         let hot = self.hot.get(slot as usize)?;
         let goes_on = hot.track.l4() != L4::Tcp || hot.track.is_established();
-        let is_large = hot.bytes[0] + hot.bytes[1] >= above && hot.total_packets() != 0;
+        let is_large = hot.bytes[0] + hot.bytes[1] >= above && hot.packets_or_many() != 0;
         (is_large && goes_on).then_some(&hot.key)
     }
 
@@ -52,7 +52,7 @@ impl<K: Copy + Eq> Flows<K> {
                     frame: u32::MAX,
                 };
                 let Some(slot) = self.find(hash, &shunted.key) else {
-                    self.begin(&packet, None, ears);
+                    self.begin(&packet, ears);
                     continue;
                 };
                 let now = coarse(packet.ts);
