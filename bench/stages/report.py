@@ -24,7 +24,7 @@ STAGES = (
     ("key, hash, packet", r"/src/flow/(key|extract|ingest|packet|fragments)\.rs|/foldhash-"),
     ("steer", r"/src/sensor/(steer|queues|rss|pace)\.rs"),
     ("table look-up", r"/src/flow/table\.rs"),
-    ("entry update", r"/src/flow/(flows|entry|stats|history|tracker|observer|shunted)|/src/flow/flows/"),
+    ("entry update", r"/src/flow/(flows|entry|stats|history|tracker|observer|shunted|extra)|/src/flow/flows/"),
     ("TCP", r"/src/flow/tcp"),
     ("timers", r"/src/flow/wheel\.rs"),
     ("record", r"/src/export/(jsonl|text|community_id|records)\.rs|/(itoa|sha1|base64|digest|block-buffer)-"),
