@@ -6,14 +6,16 @@
 #
 # Every tool reads the same file from the page cache, where it is read anew before the first run, pinned to
 # one core with all its threads, and writes its records to the same disk; tools take turns, N runs each, and
-# the median counts. The time is that of the whole process. A tool that is not installed is left out and named.
+# the median counts. The time is that of the whole process; of pmacctd, which sleeps for some seconds before and after,
+# that of the processor. Slow tools (tshark, zeek) run once and for two minutes at most. A tool that is not
+# installed is left out and named.
 #
 #   --data DIR     where the workloads are, or are made (default bench/data)
 #   --runs N       runs of each tool on each workload (default 5)
 #   --core N       the core (default 1)
-#   --peers LIST   of: tcpdump nfpcapd softflowd argus suricata (default: all)
-#   --install      install nfdump, softflowd, argus and tcpdump with apt-get first (suricata: from
-#                  backports, by hand)
+#   --peers LIST   of: tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata ipfixprobe yaf zeek tshark (default: all)
+#   --install      install those that apt-get knows first (Debian 12: all up to ndpiReader, and tshark; suricata where
+#                  its backports are among the sources)
 #   --out DIR      where peers.csv and peers.md go (default bench/runs/DATE)
 #   --scale X      smaller workloads, to try the script; figures are then worth nothing
 #   --assert       fail when flowscope is below 5 times nfpcapd on a workload
@@ -24,7 +26,9 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 data=$here/bench/data
 runs=5
 core=1
-peers="tcpdump nfpcapd softflowd argus suricata"
+peers="tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata ipfixprobe yaf zeek tshark"
+slow=" tshark zeek "
+slow_seconds=120
 out=$here/bench/runs/$(date +%F)
 scale=1
 install=no
@@ -66,8 +70,11 @@ done
 if [ "$install" = yes ]; then
     [ "$(id -u)" = 0 ] || die "--install wants root"
     apt-get -qq update
-    DEBIAN_FRONTEND=noninteractive apt-get -qq -y install nfdump softflowd argus-server tcpdump time \
-        >/dev/null
+    for package in time tcpdump nfdump softflowd argus-server pmacct libndpi-bin suricata/bookworm-backports suricata \
+        ipfixprobe yaf zeek tshark; do
+        DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$package" >/dev/null 2>&1 ||
+            echo "peers.sh: apt-get has no $package here" >&2
+    done
 fi
 [ -x /usr/bin/time ] || die "GNU time is missing: apt-get install time"
 command -v taskset >/dev/null || die "taskset is missing: apt-get install util-linux"
@@ -103,7 +110,10 @@ version() {
     nfpcapd) nfpcapd -V 2>&1 | sed 's/nfpcapd: Version: \([^ ]*\).*/nfpcapd (nfdump) \1/' | head -n 1 ;;
     softflowd) dpkg-query -W -f 'softflowd ${Version}\n' softflowd ;;
     argus) dpkg-query -W -f 'argus ${Version}\n' argus-server ;;
+    pmacctd) dpkg-query -W -f 'pmacctd ${Version}\n' pmacct ;;
+    ndpiReader) dpkg-query -W -f 'ndpiReader ${Version}\n' libndpi-bin ;;
     suricata) suricata -V 2>&1 | head -n 1 ;;
+    *) "$1" --version 2>&1 | head -n 1 ;;
     esac
 }
 
@@ -124,6 +134,28 @@ command_of() { # tool, workload
         command=(softflowd -d -r "$file" -m $((flows * 2 + 1000)) -v 9 -n 127.0.0.1:9)
         ;;
     argus) command=(argus -X -r "$file" -w "$dir/records.argus") ;;
+    pmacctd)
+        cat >"$dir/pmacctd.conf" <<CONF
+daemonize: false
+plugins: print
+aggregate: src_host, dst_host, src_port, dst_port, proto
+print_output: csv
+print_output_file: $dir/records.csv
+print_refresh_time: 86400
+print_cache_entries: $((flows * 2 + 1001))
+pcap_savefile: $file
+CONF
+        command=(pmacctd -f "$dir/pmacctd.conf")
+        ;;
+    # Protocols are given up after one packet; a flow is told only with -v 2.
+    ndpiReader) command=(ndpiReader -i "$file" -C "$dir/records.csv" -v 2 -d -T 1 -U 1) ;;
+    ipfixprobe)
+        # As softflowd: to a port where nobody listens.
+        command=(ipfixprobe -i "pcap;file=$file" -s "cache;s=21" -o "ipfix;host=127.0.0.1;port=9;udp")
+        ;;
+    yaf) command=(yaf --in "$file" --out "$dir/records.ipfix" --max-flows $((flows * 2 + 1000))) ;;
+    zeek) command=(zeek --bare-mode -C -r "$file" base/protocols/conn "Log::default_logdir=$dir") ;;
+    tshark) command=(tshark -n -r "$file" -q -o tcp.analyze_sequence_numbers:false -z "conv,tcp" -z "conv,udp") ;;
     suricata)
         cat >"$dir/suricata.yaml" <<YAML
 %YAML 1.1
@@ -149,27 +181,36 @@ csv=$out/peers.csv
 echo "workload,tool,run,seconds,mpps,rss_mib" >"$csv"
 tools=(flowscope)
 absent=
+unfinished=
 for peer in $peers; do
     if present "$peer"; then tools+=("$peer"); else absent="$absent $peer"; fi
 done
 
 measure() { # workload, tool, run
-    local packets begin end micros rss
+    local packets begin end micros rss bound=() status=0
     dir=$work/out
     rm -rf "$dir"
     mkdir "$dir"
     command_of "$2" "$1"
     packets=$(known "$1" packets)
+    case $slow in *" $2 "*) bound=(timeout "$slow_seconds") ;; esac
     begin=${EPOCHREALTIME/./}
-    if ! taskset -c "$core" /usr/bin/time -o "$work/time" -f %M "${command[@]}" \
-        >"$work/stdout" 2>"$work/stderr"; then
+    "${bound[@]}" taskset -c "$core" /usr/bin/time -o "$work/time" -f '%U %S %M' "${command[@]}" \
+        >"$work/stdout" 2>"$work/stderr" || status=$?
+    if [ "${#bound[@]}" != 0 ] && [ "$status" = 124 ]; then
+        echo "peers.sh: $2 did not finish $1 in $slow_seconds s" >&2
+        unfinished="$unfinished $2($1)"
+        return 0
+    fi
+    if [ "$status" != 0 ]; then
         echo "peers.sh: $2 failed on $1:" >&2
         tail -n 5 "$work/stderr" >&2
         return 1
     fi
     end=${EPOCHREALTIME/./}
     micros=$((end - begin))
-    rss=$(tail -n 1 "$work/time")
+    rss=$(awk 'END { print $3 }' "$work/time")
+    [ "$2" != pmacctd ] || micros=$(awk 'END { printf "%d", ($1 + $2) * 1e6 + 1 }' "$work/time")
     awk -v OFS=, -v w="$1" -v t="$2" -v r="$3" -v us="$micros" -v n="$packets" -v rss="$rss" \
         'BEGIN { print w, t, r, sprintf("%.4f", us / 1e6), sprintf("%.4f", n / us), sprintf("%.1f", rss / 1024) }' \
         >>"$csv"
@@ -187,6 +228,7 @@ for workload in A B C; do
     into_cache "$data/$workload.pcap"
     for ((run = 1; run <= runs; run++)); do
         for tool in "${tools[@]}"; do
+            case $slow in *" $tool "*) [ "$run" = 1 ] || continue ;; esac
             measure "$workload" "$tool" "$run" || {
                 [ "$tool" = flowscope ] && exit 1
                 # A peer that fails once is left out of what follows.
@@ -221,6 +263,7 @@ failed=no
     echo "scale $scale. Load of the machine at the end: $(cut -d' ' -f1-3 /proc/loadavg)."
     [ -z "$note" ] || echo "$note"
     [ -z "$absent" ] || echo "Not here:$absent."
+    [ -z "$unfinished" ] || echo "Not finished in $slow_seconds s:$unfinished."
     echo
     for tool in "${tools[@]}"; do echo "- $(version "$tool")"; done
     echo
@@ -238,7 +281,8 @@ failed=no
     done
     echo
     echo "tcpdump only reads (\`-w /dev/null\`) and keeps no flows: a bound, not a peer."
-    echo "Peers run with their defaults, but for sizes that let them keep all flows (see the script)."
+    echo "Peers run with their defaults, but for sizes that let them keep all flows and without what is no flow record (see the"
+    echo "script). pmacctd: processor time, it sleeps for seconds. tshark and zeek: one run each."
 } >"$out/peers.md"
 cat "$out/peers.md"
 
