@@ -20,7 +20,7 @@ use std::time::Duration;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use flowscope::decode::decode;
 use flowscope::flow::ingest::Ingest;
-use flowscope::flow::table::{Table, tag};
+use flowscope::flow::table::{Inserted, Table, tag};
 use flowscope::flow::{ByFiveTuple, FlowKey, Packet};
 use flowscope::reassembly::ReassemblyConfig;
 use flowscope::{FlowDriver, FlowEvent, FlowTracker, Frame, LinkType, Timestamp, TrackerConfig};
@@ -153,7 +153,7 @@ fn table_stage(c: &mut Criterion) {
         let hashes: Vec<u64> = (0..flows).map(|_| rng.next()).collect();
         let mut table = Table::new(flows as usize);
         for (slot, &hash) in hashes.iter().enumerate() {
-            assert!(table.insert(tag(hash), slot as u32), "there is room");
+            assert_eq!(table.insert(tag(hash), slot as u32), Inserted::Done, "there is room");
         }
         let mut order: Vec<u32> = (0..flows).collect();
         rng.shuffle(&mut order);
@@ -169,7 +169,7 @@ fn table_stage(c: &mut Criterion) {
             b.iter(|| {
                 for &slot in &order {
                     let tag = tag(hashes[slot as usize]);
-                    black_box(table.remove(tag, slot) && table.insert(tag, slot));
+                    black_box(table.remove(tag, slot) && table.insert(tag, slot) == Inserted::Done);
                 }
             });
         });

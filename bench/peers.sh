@@ -12,9 +12,10 @@
 #   --data DIR     where the workloads are, or are made (default bench/data)
 #   --runs N       runs of each tool on each workload (default 5)
 #   --core N       the core (default 1)
-#   --peers LIST   of: tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata (default: all); NAME@unstable is
-#                  that of --unstable
-#   --install      install all of these that this Debian has with apt-get first (suricata: from backports, by hand)
+#   --peers LIST   of: tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata ipfixprobe yaf zeek tshark (default: all);
+#                  NAME@unstable is that of --unstable
+#   --install      install those that apt-get knows first (Debian 12: all up to ndpiReader, and tshark; suricata where
+#                  its backports are among the sources)
 #   --unstable     nfpcapd and suricata of Debian unstable as well, for they are newer there: unpacked into
 #                  bench/data/unstable the first time (debootstrap; takes root), run by their own loader
 #   --out DIR      where peers.csv and peers.md go (default bench/runs/DATE)
@@ -27,7 +28,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 data=$here/bench/data
 runs=5
 core=1
-peers="tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata"
+peers="tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata ipfixprobe yaf zeek tshark"
 out=$here/bench/runs/$(date +%F)
 scale=1
 install=no
@@ -71,8 +72,11 @@ done
 if [ "$install" = yes ]; then
     [ "$(id -u)" = 0 ] || die "--install wants root"
     apt-get -qq update
-    DEBIAN_FRONTEND=noninteractive apt-get -qq -y install nfdump softflowd argus-server tcpdump pmacct libndpi-bin time \
-        >/dev/null
+    for package in time tcpdump nfdump softflowd argus-server pmacct libndpi-bin suricata/bookworm-backports suricata \
+        ipfixprobe yaf zeek tshark; do
+        DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$package" >/dev/null 2>&1 ||
+            echo "peers.sh: apt-get has no $package here" >&2
+    done
 fi
 [ -x /usr/bin/time ] || die "GNU time is missing: apt-get install time"
 command -v taskset >/dev/null || die "taskset is missing: apt-get install util-linux"
@@ -173,7 +177,15 @@ plugin_pipe_size: 104857600
 CONF
         command=("${program[@]}" -f "$dir/pmacctd.conf")
         ;;
-    ndpiReader) command=("${program[@]}" -q -i "$file" -C "$dir/records.csv") ;;
+    # Protocols are given up after one packet; a flow is told only with -v 2.
+    ndpiReader) command=("${program[@]}" -i "$file" -C "$dir/records.csv" -v 2 -d -T 1 -U 1) ;;
+    ipfixprobe)
+        # As softflowd: to a port where nobody listens.
+        command=("${program[@]}" -i "pcap;file=$file" -s "cache;s=21" -o "ipfix;host=127.0.0.1;port=9;udp")
+        ;;
+    yaf) command=("${program[@]}" --in "$file" --out "$dir/records.ipfix" --max-flows $((flows * 2 + 1000))) ;;
+    zeek) command=("${program[@]}" --bare-mode -C -r "$file" base/protocols/conn "Log::default_logdir=$dir") ;;
+    tshark) command=("${program[@]}" -n -r "$file" -q -o tcp.analyze_sequence_numbers:false -z "conv,tcp" -z "conv,udp") ;;
     suricata)
         cat >"$dir/suricata.yaml" <<YAML
 %YAML 1.1
@@ -295,7 +307,7 @@ failed=no
         done
     done
     echo
-    echo "pmacctd is measured by its processor time, for it sleeps. ndpiReader looks into payloads; none of the others does."
+    echo "pmacctd is measured by its processor time, for it sleeps. zeek and ndpiReader are told to look at no more than they must."
     echo "tcpdump only reads (\`-w /dev/null\`) and keeps no flows: a bound, not a peer."
     echo "Peers run with their defaults, but for sizes that let them keep all flows (see the script)."
 } >"$out/peers.md"

@@ -2,7 +2,9 @@
 //!
 //! Contract: nothing that was pushed is lost; a push that cannot be taken any more gives its item
 //! back. Items are whole batches or buffers, so that one lock per sleep does not matter; while both
-//! sides have work, no lock is taken.
+//! sides have work, no lock is taken. Who is in no hurry leaves a sleeping taker alone until there is enough to wake it
+//! for: a taker that is faster than its giver would be woken for every item otherwise, and waking takes longer than many
+//! an item.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Condvar, Mutex, PoisonError};
@@ -10,7 +12,7 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 
-/// How long a sleeper sleeps at most before it looks again by itself.
+/// How long a sleeper sleeps at most before it looks again by itself: so long can an item wait that was pushed without hurry.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 
 /// What a taker finds that does not wait for ever.
@@ -76,18 +78,32 @@ impl<T> Queue<T> {
     }
 
     /// Appends an item, waiting for room. `Err` gives it back when the queue is closed.
-    pub fn push(&self, mut item: T) -> Result<(), T> {
+    pub fn push(&self, item: T) -> Result<(), T> {
+        self.push_waking_at(1, item)
+    }
+
+    /// The same, for an item that can wait for others: a taker that sleeps is woken once a quarter of the queue is
+    /// full, or looks by itself after 100 ms.
+    pub fn push_without_hurry(&self, item: T) -> Result<(), T> {
+        self.push_waking_at(self.items.capacity().div_ceil(4), item)
+    }
+
+    fn push_waking_at(&self, waiting: usize, mut item: T) -> Result<(), T> {
         loop {
             if self.closed.load(Ordering::Acquire) {
                 return Err(item);
             }
             match self.items.push(item) {
                 Ok(()) => {
-                    self.takers.wake();
+                    if waiting <= 1 || self.items.len() >= waiting {
+                        self.takers.wake();
+                    }
                     return Ok(());
                 }
                 Err(back) => item = back,
             }
+            // A full queue is enough to wake a taker for, whoever filled it.
+            self.takers.wake();
             self.givers.sleep(|| self.has_room().then_some(()));
         }
     }
@@ -220,6 +236,32 @@ mod tests {
         queue.push(1).unwrap();
         queue.close();
         assert_eq!((queue.pop_soon(), queue.pop_soon()), (Taken::Item(1), Taken::Closed));
+    }
+
+    #[test]
+    fn what_is_pushed_without_hurry_wakes_a_taker_at_a_quarter() {
+        let queue = Queue::new(16);
+        // Long enough a sleep that a wake-up before its end is one.
+        let taken = |pushes: u32| {
+            let asleep = || queue.takers.count.load(Ordering::SeqCst) == 1;
+            std::thread::scope(|scope| {
+                let taker = scope.spawn(|| {
+                    let begin = std::time::Instant::now();
+                    (queue.pop_soon(), begin.elapsed())
+                });
+                while !asleep() && !taker.is_finished() {
+                    std::thread::yield_now();
+                }
+                (0..pushes).for_each(|item| queue.push_without_hurry(item).unwrap());
+                taker.join().unwrap()
+            })
+        };
+        // Not woken, it found nothing when it fell asleep.
+        assert_eq!(taken(3).0, Taken::Nothing);
+        assert_eq!(queue.pop(), Some(0));
+        (1..3).for_each(|item| assert_eq!(queue.pop(), Some(item)));
+        let (_, slept) = taken(4);
+        assert!(slept < SLEEP_MAX, "woken by the fourth, not after {slept:?}");
     }
 
     #[test]

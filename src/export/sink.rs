@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 use crossbeam_queue::ArrayQueue;
 
 use super::queue::Queue;
+use super::text::LINE_BYTES_MAX;
 
 /// Size of a buffer of records: one write.
 pub const CHUNK_BYTES: usize = 128 * 1024;
@@ -206,12 +207,16 @@ pub struct SinkHandle {
 }
 
 impl SinkHandle {
-    /// Hands over a chunk, waiting for room; an empty one is not worth a wake-up.
+    /// Hands over a chunk, waiting for room; an empty one is not worth a wake-up, and a full one is worth one with some others.
     pub fn push(&self, chunk: Chunk) {
         if chunk.records == 0 {
             return;
         }
-        if let Err(chunk) = self.shared.queue.push(chunk) {
+        // A chunk that was handed over before it was full is one that somebody waits for.
+        let is_full = chunk.bytes.len() + LINE_BYTES_MAX > CHUNK_BYTES;
+        let queue = &self.shared.queue;
+        let pushed = if is_full { queue.push_without_hurry(chunk) } else { queue.push(chunk) };
+        if let Err(chunk) = pushed {
             self.shared.drop_records(DropReason::WriteFailed, chunk.records);
         }
     }

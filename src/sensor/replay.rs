@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-use super::cores::Pinning;
+use super::cores::{Pinning, allowed};
 use super::direct::{Direct, Tracking};
 use super::http::{Listener, Readiness, Server};
 use super::input::{StoppableInput, Stopped};
@@ -123,6 +123,10 @@ fn read(
     let pinning = match &tracks {
         // One thread that reads and tracks is left alone, unless it is told where to be.
         Tracks::Here(_) | Tracks::HereWithStreams(_) if asked.is_none() => Pinning::default(),
+        // Nor are more threads than cores: where the reader happens to be, a worker that cannot leave falls behind.
+        Tracks::Steered(_) if asked.is_none() && allowed().len() <= options.workers => {
+            Pinning::default()
+        }
         _ => Pinning::choose(options.workers, asked, &[])?,
     };
     if let Some(server) = server {

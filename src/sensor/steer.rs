@@ -162,10 +162,10 @@ impl Steer {
         self.now = last;
         self.ingest.handle_timeout(last, &mut self.packets);
         self.deal();
-        (0..self.lanes.len()).for_each(|worker| self.send(worker));
+        (0..self.lanes.len()).for_each(|worker| self.send(worker, false));
         self.ingest.drain(&mut self.packets);
         self.deal();
-        (0..self.lanes.len()).for_each(|worker| self.send(worker));
+        (0..self.lanes.len()).for_each(|worker| self.send(worker, false));
         figures.set_ingest(self.ingest.counters());
         self.lanes.iter().for_each(|lane| lane.queue.close());
         let mut result = Ok(());
@@ -179,32 +179,35 @@ impl Steer {
 
     /// Puts each packet into its worker's parcel.
     fn deal(&mut self) {
+        let is_live = self.is_live;
         let mut packets = std::mem::take(&mut self.packets);
         for packet in packets.drain(..) {
             let worker = self.steering.worker(&packet.key);
             self.open[worker].push(packet);
             if self.open[worker].len() >= PARCEL_PACKETS {
-                self.send(worker);
+                self.send(worker, is_live);
             }
         }
         self.packets = packets;
     }
 
-    /// Hands on what there is for a worker, waiting for room in its lane.
-    fn send(&mut self, worker: usize) {
+    /// Hands on what there is for a worker, waiting for room in its lane. Who has `hurry` wakes it if it sleeps, else it is
+    /// left alone until there is some more: a worker that keeps up would be woken for each parcel.
+    fn send(&mut self, worker: usize, hurry: bool) {
         let lane = &self.lanes[worker];
         let empty = lane.recycled.pop().unwrap_or_else(|| Vec::with_capacity(PARCEL_PACKETS));
         let packets = std::mem::replace(&mut self.open[worker], empty);
         // A lane that does not take it any more belongs to a worker that panicked: `finish` says so.
-        let _ = lane.queue.push(Parcel { packets, now: self.now });
+        let parcel = Parcel { packets, now: self.now };
+        let _ = if hurry { lane.queue.push(parcel) } else { lane.queue.push_without_hurry(parcel) };
     }
 
     /// Hands on what there is for each worker, and with `tell` the time where there is nothing: who has a full lane gets it
     /// with what comes later.
-    fn hand_on(&mut self, tell: bool) {
+    fn hand_on(&mut self, tell: bool, hurry: bool) {
         for worker in 0..self.lanes.len() {
             if !self.open[worker].is_empty() {
-                self.send(worker);
+                self.send(worker, hurry);
             } else if tell {
                 let time = Parcel { packets: Vec::new(), now: self.now };
                 let _ = self.lanes[worker].queue.try_push(time);
@@ -241,13 +244,13 @@ impl Stage for Steer {
         self.ticks += 1;
         // A file's time runs so fast that parcels would never be full.
         if self.ticks >= TICKS_BETWEEN_FLUSHES || self.is_live && self.is_late() {
-            self.hand_on(true);
+            self.hand_on(true, self.is_live);
         }
         figures.set_ingest(self.ingest.counters());
     }
 
     fn flush(&mut self) {
-        self.hand_on(self.is_late());
+        self.hand_on(self.is_late(), true);
     }
 }
 
