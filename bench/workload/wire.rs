@@ -161,7 +161,7 @@ fn words(bytes: &[u8]) -> u64 {
 pub fn fragment(frame: &mut [u8], id: u16, offset: u16, more: bool) {
     let header = &mut frame[ETHERNET..ETHERNET + 20];
     header[4..6].copy_from_slice(&id.to_be_bytes());
-    header[6..8].copy_from_slice(&(offset / 8 | (u16::from(more) << 13)).to_be_bytes());
+    header[6..8].copy_from_slice(&((offset / 8) | (u16::from(more) << 13)).to_be_bytes());
     header[10..12].fill(0);
     let sum = fold(words(header));
     header[10..12].copy_from_slice(&sum.to_be_bytes());
