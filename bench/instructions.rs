@@ -248,13 +248,15 @@ impl StreamSink<FlowKey> for Streams {
     }
 }
 
-/// What a tracker allocates for a flow: at start, and when every place is taken.
+/// What a tracker takes for a flow: what it allocates, at start and when every place is taken, and by how much the
+/// resident set has then grown.
 fn memory(scale: f64) -> Result<(), Box<dyn Error>> {
     let loaded = Loaded::new(Workload::B, scale);
     let flows = loaded.truth.flows.len();
     let packets = packets(&frames(&loaded));
     let before = counting::allocated();
-    let config = TrackerConfig { max_flows: flows, ..TrackerConfig::default() };
+    let resident_before = resident_bytes();
+    let config = TrackerConfig { max_flows: flows, touch_memory: true, ..TrackerConfig::default() };
     let mut tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
     let per_flow = || (counting::allocated() - before) as f64 / flows as f64;
     let empty = per_flow();
@@ -262,21 +264,37 @@ fn memory(scale: f64) -> Result<(), Box<dyn Error>> {
         tracker.process_packets(batch, &mut |_: FlowEvent<FlowKey>| {});
     }
     assert_eq!(tracker.len(), flows);
-    println!("memory {flows} {empty:.1} {:.1}", per_flow());
+    let resident = match (resident_before, resident_bytes()) {
+        (Some(before), Some(after)) => {
+            format!("{:.1}", after.saturating_sub(before) as f64 / flows as f64)
+        }
+        _ => "-".to_owned(),
+    };
+    println!("memory {flows} {empty:.1} {:.1} {resident}", per_flow());
     Ok(())
 }
 
+/// The resident set of this process (proc_pid_statm(5), in pages of 4 KiB); `None` where it is not told.
+fn resident_bytes() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * 4096)
+}
+
 /// How long a call takes at worst: while flows begin, while packets find them, and while all of them
-/// expire at once. Prints p50, p99, the most in the best of the runs and the most of all, in µs.
+/// expire at once. Prints p50, p99, the most in the best of the runs and the most of all, in µs, and how many calls took
+/// more than 100. The control is as many calls that look at the clock for as long as a batch takes at p50 and do nothing
+/// else: what they take more is the machine's.
 fn pause(scale: f64, runs: usize) -> Result<(), Box<dyn Error>> {
     let loaded = Loaded::new(Workload::B, scale);
     let flows = loaded.truth.flows.len();
     let packets = packets(&frames(&loaded));
     let end = packets.last().ok_or("no packets")?.ts;
-    let mut calls: [Vec<Vec<u64>>; 3] = Default::default();
+    let mut calls: [Vec<Vec<u64>>; 4] = Default::default();
     for _ in 0..runs.max(1) {
         let config =
             TrackerConfig { max_flows: flows + flows / 10 + 1, ..TrackerConfig::default() };
+        let config = TrackerConfig { touch_memory: true, ..config };
         let mut tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
         let mut events = 0_u64;
         let mut sink = |_: FlowEvent<FlowKey>| events += 1;
@@ -285,13 +303,13 @@ fn pause(scale: f64, runs: usize) -> Result<(), Box<dyn Error>> {
             call();
             begin.elapsed().as_nanos() as u64
         };
-        let mut live = Vec::new();
+        let mut live = Vec::with_capacity(packets.len() / BATCH + 1);
         for batch in packets.chunks(BATCH) {
             live.push(timed(&mut || tracker.process_packets(batch, &mut sink)));
         }
         assert_eq!(tracker.len(), flows);
         // A quiet hour, and everything is due.
-        let mut expire = Vec::new();
+        let mut expire = Vec::with_capacity(flows / 32);
         let now = end.plus_nanos(3_600_000_000_000);
         let mut more = true;
         while more {
@@ -300,7 +318,7 @@ fn pause(scale: f64, runs: usize) -> Result<(), Box<dyn Error>> {
         assert!(tracker.is_empty());
         // The same packets an hour and a day later, with timers served between batches as a worker
         // does: every flow begins anew.
-        let mut worker = Vec::new();
+        let mut worker = Vec::with_capacity(packets.len() / BATCH + 1);
         let later_ns = 90_000_000_000_000;
         let mut copy = Vec::with_capacity(BATCH);
         for batch in packets.chunks(BATCH) {
@@ -312,11 +330,23 @@ fn pause(scale: f64, runs: usize) -> Result<(), Box<dyn Error>> {
                 tracker.handle_timeout(now, &mut sink);
             }));
         }
-        for (all, run) in calls.iter_mut().zip([live, expire, worker]) {
+        let mut sorted = live.clone();
+        sorted.sort_unstable();
+        let half = sorted[sorted.len() / 2];
+        let control = (0..live.len()).map(|_| {
+            timed(&mut || {
+                let begin = Instant::now();
+                while (begin.elapsed().as_nanos() as u64) < half {
+                    std::hint::spin_loop();
+                }
+            })
+        });
+        let control = control.collect();
+        for (all, run) in calls.iter_mut().zip([live, expire, worker, control]) {
             all.push(run);
         }
     }
-    for (name, runs) in ["batch", "expire", "batch+timers"].into_iter().zip(calls) {
+    for (name, runs) in ["batch", "expire", "batch+timers", "control"].into_iter().zip(calls) {
         let most = |run: &Vec<u64>| run.iter().copied().max().unwrap_or(0);
         let least_most = runs.iter().map(most).min().unwrap_or(0);
         let mut all: Vec<u64> = runs.into_iter().flatten().collect();
@@ -324,12 +354,13 @@ fn pause(scale: f64, runs: usize) -> Result<(), Box<dyn Error>> {
         let at = |part: f64| all[((all.len() - 1) as f64 * part) as usize];
         let us = |ns: u64| ns as f64 / 1000.0;
         println!(
-            "pause {name} {flows} {} {:.1} {:.1} {:.1} {:.1}",
+            "pause {name} {flows} {} {:.1} {:.1} {:.1} {:.1} {}",
             all.len(),
             us(at(0.5)),
             us(at(0.99)),
             us(least_most),
             us(at(1.0)),
+            all.iter().filter(|&&ns| ns > 100_000).count(),
         );
     }
     Ok(())

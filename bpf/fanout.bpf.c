@@ -21,7 +21,8 @@ const volatile __u32 workers = 1;
 SEC("socket")
 int fanout(struct __sk_buff *skb)
 {
-	struct bytes frame = { .skb = skb, .unknown = skb->len };
+	__u32 copy[COPY_BYTES / 4] = {};
+	struct bytes frame = { .skb = skb, .unknown = skb->len, .copy = copy };
 	__u16 words = 0;
 
 	if (!words_after(&frame, bpf_ntohs(skb->protocol), 0, &words))

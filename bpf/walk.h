@@ -79,12 +79,14 @@ struct bytes {
 	struct __sk_buff *skb;
 	/* Any number that the verifier does not know: see forget(). */
 	__u32 unknown;
-	/* The last header that was seen. None is longer, and each is done with before the next one is wanted. */
-	__u32 copy[V6_BYTES / 4];
+	/* COPY_BYTES for the last header that was seen. None is longer, and each is done with before the next one is wanted. */
+	__u32 *copy;
 };
 
+#define COPY_BYTES V6_BYTES
+
 /* The bytes from `at` on when there are `count` of them, a constant, until the next call. */
-static __always_inline void *see(struct bytes *frame, __u32 at, __u32 count)
+static __always_inline void *see(const struct bytes *frame, __u32 at, __u32 count)
 {
 	if (at > OFFSET_MAX || bpf_skb_load_bytes(frame->skb, at, frame->copy, count))
 		return NULL;
@@ -107,7 +109,7 @@ struct bytes {
 };
 
 /* The bytes from `at` on when there are `count` of them, a constant. */
-static __always_inline void *see(struct bytes *frame, __u32 at, __u32 count)
+static __always_inline void *see(const struct bytes *frame, __u32 at, __u32 count)
 {
 	void *p;
 
@@ -144,7 +146,7 @@ static __always_inline __u16 be16(const void *p)
 }
 
 /* A label stack (RFC 3032): IP tells itself by its first nibble. */
-static __always_inline bool mpls(struct bytes *frame, struct network *network)
+static __always_inline bool mpls(const struct bytes *frame, struct network *network)
 {
 	const __u8 *label, *first;
 	int i;
@@ -166,7 +168,7 @@ static __always_inline bool mpls(struct bytes *frame, struct network *network)
 }
 
 /* A PPP protocol field, of one byte when compressed; 0 when it is cut. */
-static __always_inline __u16 ppp(struct bytes *frame, __u32 *at)
+static __always_inline __u16 ppp(const struct bytes *frame, __u32 *at)
 {
 	const __u8 *field = see(frame, *at, 1);
 
@@ -184,7 +186,7 @@ static __always_inline __u16 ppp(struct bytes *frame, __u32 *at)
 }
 
 /* RFC 1042; 0 when it holds no EtherType, 1 for IP without SNAP. */
-static __always_inline __u16 llc(struct bytes *frame, __u32 *at)
+static __always_inline __u16 llc(const struct bytes *frame, __u32 *at)
 {
 	const __u8 *header = see(frame, *at, LLC_BYTES);
 	__u16 type;
@@ -206,7 +208,7 @@ static __always_inline __u16 llc(struct bytes *frame, __u32 *at)
 }
 
 /* Tags and what else may lie between an EtherType, or a length, and IP. */
-static __always_inline bool find_network(struct bytes *frame, __u16 type, struct network *network)
+static __always_inline bool find_network(const struct bytes *frame, __u16 type, struct network *network)
 {
 	const __u8 *header;
 	int i;
@@ -263,7 +265,7 @@ static __always_inline __u16 fold(__u32 words)
 }
 
 /* The ports, when the datagram that ends at `end` has them; else 0, which adds nothing to the sum. */
-static __always_inline __u16 port_words(struct bytes *frame, __u8 proto, __u32 at, __u32 end)
+static __always_inline __u16 port_words(const struct bytes *frame, __u8 proto, __u32 at, __u32 end)
 {
 	const __u32 *ports;
 
@@ -275,7 +277,7 @@ static __always_inline __u16 port_words(struct bytes *frame, __u8 proto, __u32 a
 	return fold(*ports);
 }
 
-static __always_inline bool v4_words(struct bytes *frame, __u32 at, __u16 *words)
+static __always_inline bool v4_words(const struct bytes *frame, __u32 at, __u16 *words)
 {
 	const __u8 *header = see(frame, at, V4_BYTES_MIN);
 	__u32 header_bytes, total_bytes;
@@ -295,7 +297,7 @@ static __always_inline bool v4_words(struct bytes *frame, __u32 at, __u16 *words
 	return true;
 }
 
-static __always_inline bool v6_words(struct bytes *frame, __u32 at, __u16 *words)
+static __always_inline bool v6_words(const struct bytes *frame, __u32 at, __u16 *words)
 {
 	const __u8 *header = see(frame, at, V6_BYTES), *extension;
 	const __u32 *addresses;
@@ -343,7 +345,7 @@ static __always_inline bool v6_words(struct bytes *frame, __u32 at, __u16 *words
 }
 
 /* The sum of the words of a flow whose headers begin at `at`, after this type; false when it is not IP. */
-static __always_inline bool words_after(struct bytes *frame, __u16 type, __u32 at, __u16 *words)
+static __always_inline bool words_after(const struct bytes *frame, __u16 type, __u32 at, __u16 *words)
 {
 	struct network network = { .at = at };
 	const __u8 *first;
@@ -363,7 +365,7 @@ static __always_inline bool words_after(struct bytes *frame, __u16 type, __u32 a
 }
 
 /* The same of an Ethernet frame. */
-static __always_inline bool flow_words(struct bytes *frame, __u16 *words)
+static __always_inline bool flow_words(const struct bytes *frame, __u16 *words)
 {
 	const __u8 *header = see(frame, 0, ETH_BYTES);
 

@@ -26,15 +26,15 @@
 #                      the run is made in pieces
 #   --seconds X        of a trial (full: 10, standard: 3, quick: 2; RFC 2544 wants 60)
 #   --resolution P     end the search when the bounds are P percent apart (full: 2, else 5)
-#   --loss P           percent of loss that passes (0; with --napi receiver 0.5, see there)
-#   --tries N          a rate passes when one of N trials does (1); for a machine that is not quiet
+#   --loss P           percent of loss that passes (0; with --napi receiver 2, see there)
+#   --tries N          a rate passes when one of N trials does (1, standard: 3); for a machine that is not quiet
 #   --hold-seconds X   of the trials at a million packets a second (full, standard: 60, quick: 5; 0: none)
 #   --queues N         of the veth pair (1); the queue is that of the sending core's number
 #   --napi WHERE       sender (default): the kernel's side of receiving on the generator's core;
 #                      receiver: on the receiver's core, above it in priority, every 50 microseconds, as a NIC's interrupt. The ring
 #                      of a veth pair (256 frames) is then full whenever that core is away for longer than it lasts, 0.25 ms at a
-#                      million packets a second, which a virtual machine's is every second: every receiver has some loss, half a
-#                      percent is let pass, and a million packets a second are not held (--hold-seconds 0)
+#                      million packets a second, which a virtual machine's is every second: every receiver has some loss, two
+#                      percent are let pass, and a million packets a second are not held (--hold-seconds 0)
 #   --tx-cores LIST --rx-cores LIST
 #                      with commas (0 and 1): generator, and receiver with all its threads
 #   --tx-interface NAME --rx-interface NAME
@@ -87,19 +87,21 @@ while [ $# -gt 0 ]; do
     shift
 done
 
-# Debian 12 has Suricata in its backports only. They are added from where the rest comes from, and stay: only what is asked for by
-# name, or is nowhere else, comes from there.
-has_suricata() { LC_ALL=C apt-cache policy suricata | grep -q 'Candidate: [0-9]'; }
-suricata_from_backports() {
-    local release uri
-    release=$(. /etc/os-release && printf %s "${VERSION_CODENAME:-}")
-    has_suricata && return
-    # shellcheck disable=SC2016 # apt's own words
-    uri=$(apt-get indextargets --format '$(REPO_URI)' "Codename: $release" 'Origin: Debian' 2>/dev/null | head -n 1)
-    [ -n "$uri" ] || return 0
-    say "adding $release-backports to apt's sources: suricata is nowhere else"
-    printf 'deb %s %s-backports main\n' "$uri" "$release" >"/etc/apt/sources.list.d/$release-backports.list"
-    apt-get -q update >/dev/null 2>&1 || say "apt-get update failed"
+# Debian 12 has Suricata in its backports only. They are added from where the rest comes from, and stay; nothing else is taken from there
+# unless it is asked for by name.
+install_suricata() {
+    local release uri backports=()
+    ! command -v suricata >/dev/null || return 0
+    if ! LC_ALL=C apt-cache policy suricata | grep -q 'Candidate: [0-9]'; then
+        release=$(. /etc/os-release && printf %s "${VERSION_CODENAME:-}")
+        # shellcheck disable=SC2016 # apt's own words
+        uri=$(apt-get indextargets --format '$(REPO_URI)' "Codename: $release" 'Origin: Debian' 2>/dev/null | head -n 1)
+        [ -n "$uri" ] || return 0
+        say "adding $release-backports to apt's sources: suricata is nowhere else"
+        printf 'deb %s %s-backports main\n' "$uri" "$release" >"/etc/apt/sources.list.d/$release-backports.list"
+    fi
+    [ ! -e "/etc/apt/sources.list.d/${release:=none}-backports.list" ] || backports=(-t "$release-backports")
+    (install_quietly "${backports[@]}" suricata) >/dev/null 2>&1 </dev/null || say "suricata could not be installed: it is left out"
 }
 
 # What a mode means comes first, so that an option after it has the last word.
@@ -108,22 +110,22 @@ flows="1000 100000 1000000"
 all=(--sizes "$sizes" --flows "$flows")
 case $mode in
 full)
-    defaults=("${all[@]}" --flows-sizes "$sizes" --flows-peers "$flows" --flows-hold "$flows" --seconds 10 --resolution 2
+    defaults=("${all[@]}" --tries 1 --flows-sizes "$sizes" --flows-peers "$flows" --flows-hold "$flows" --seconds 10 --resolution 2
         --hold-seconds 60)
     ;;
 standard)
     defaults=("${all[@]}" --flows-sizes "64 imix" --flows-peers 1000 --flows-hold "1000 100000" --seconds 3 --resolution 5
-        --hold-seconds 60)
+        --hold-seconds 60 --tries 3)
     ;;
 quick)
-    defaults=(--sizes "64 512 imix" --flows 1000 --flows-sizes "" --flows-peers 1000 --flows-hold 1000 --seconds 2 --resolution 5
+    defaults=(--tries 1 --sizes "64 512 imix" --flows 1000 --flows-sizes "" --flows-peers 1000 --flows-hold 1000 --seconds 2 --resolution 5
         --hold-seconds 5)
     ;;
 *) die "--mode $mode: quick, standard or full" ;;
 esac
 case $napi in
 sender) defaults+=(--loss 0) ;;
-receiver) defaults+=(--loss 0.5 --hold-seconds 0) ;;
+receiver) defaults+=(--loss 2 --hold-seconds 0) ;;
 *) die "--napi $napi: receiver or sender" ;;
 esac
 [ -n "$tx_interface" ] && [ -n "$rx_interface" ] || [ -z "$tx_interface$rx_interface" ] ||
@@ -144,15 +146,14 @@ done
 need "${packages_build[@]}" "${packages_af_xdp[@]}" iproute2 ethtool curl python3 util-linux
 [ "$install" = no ] || {
     need tcpdump softflowd nfdump
-    suricata_from_backports
-    if has_suricata; then need suricata; else say "there is no package suricata here: it is left out"; fi
+    install_suricata
 }
 need_rust
 cd "$root"
 say "building (the first time takes some minutes)"
 cargo build --quiet --release --locked --features sensor,af-xdp --bin flowscope --example send --example receive
 
-exec python3 "$root/bench/line_rate/run.py" "${defaults[@]}" --tries 1 --only "search hold" --end-after 0 --queues "${queues:-1}" --peers "$peers" \
+exec python3 "$root/bench/line_rate/run.py" "${defaults[@]}" --only "search hold" --end-after 0 --queues "${queues:-1}" --peers "$peers" \
     --napi "$napi" --tx-cores "$tx_cores" --rx-cores "$rx_cores" --out "$out" \
     ${tx_interface:+--tx-interface "$tx_interface" --rx-interface "$rx_interface"} \
     --target "$(realpath "${CARGO_TARGET_DIR:-target}")/release" "${passed[@]}"

@@ -4,7 +4,7 @@
 //! A snapped or malformed frame is decoded as far as it goes; what stopped it is a [`Fault`].
 //! Lengths are those of the wire: a snapped payload keeps its real length.
 //!
-//! The common stacks are decoded in one go ([`plain`]); everything odd or cut goes to a general path that gives the
+//! The common stacks are decoded in one go (`plain`); everything odd or cut goes to a general path that gives the
 //! same answer for the common ones too, which a test holds it to. It stands on etherparse's header slices: they check a
 //! header's length once. Its one-call slicing costs several times as much.
 //!

@@ -124,6 +124,12 @@ pub enum AnomalyKind {
         /// How many flows the table holds.
         max_flows: usize,
     },
+    /// So many keys had neighbouring hashes that one flow made room for another. Nobody can bring that about without the
+    /// key of the hash.
+    FlowTableCollision {
+        /// How many buckets were looked at.
+        probes: u32,
+    },
     /// A RST outside the window, which was not believed (RFC 9293 section 3.5.3, RFC 5961).
     RstOutOfWindow {
         /// Who sent it.

@@ -203,11 +203,24 @@ fn flowscope_gets_what_was_sent_to_the_frame_and_to_the_flow() {
             assert_eq!(delivered + dropped, sent.taken, "{backend}: {sent:?}, {summary:#}");
             assert_eq!(summary["packets_tracked"], delivered, "{backend}");
             assert_eq!(summary["flows"], FLOWS, "{backend}: {summary:#}");
-            sent.refused == 0 && dropped == 0
+            // Gaps are made up for: to a percent of two seconds.
+            let held = sent.nanos.abs_diff(2_000_000_000) < 20_000_000;
+            sent.refused == 0 && dropped == 0 && held
         });
         assert!(
             lossless,
-            "{backend}: each of {RUNS_MAX} runs at 100 000 frames a second lost some"
+            "{backend}: each of {RUNS_MAX} runs at 100 000 frames a second lost some or was late"
         );
     }
+}
+
+#[test]
+fn the_search_finds_what_a_receiver_can_and_a_run_may_be_made_in_pieces() {
+    let python = Command::new("python3")
+        .args(["-B", "-m", "unittest", "discover", "-s", "bench/line_rate"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("python3, which scripts/test installs");
+    let told = String::from_utf8_lossy(&python.stderr);
+    assert!(python.status.success() && told.contains("Ran 5 tests"), "{told}");
 }

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 TICKS = os.sysconf("SC_CLK_TCK")
+# Of the time of all processors in a trial: more than that disturbs it.
+OTHERS_PERCENT_MAX = 3
 # Its children are the kernel's own threads: some of them do this run's work.
 KTHREADD = 2
 

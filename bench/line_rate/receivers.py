@@ -227,6 +227,8 @@ class Suricata(Peer):
 ---
 af-packet:
   - {{interface: {bed.rx}, threads: 1, cluster-id: 99, cluster-type: cluster_flow, defrag: yes, tpacket-v3: yes}}
+# With its offloads off, which it would see to, a veth port takes no frames from XDP.
+capture: {{disable-offloading: no}}
 outputs:
   - eve-log: {{enabled: yes, filetype: regular, filename: eve.json, types: [flow, stats]}}
 stats: {{enabled: yes, interval: 8}}

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import plot
+from others import OTHERS_PERCENT_MAX
 from machine import Machine  # beside this folder, which plot has looked up
 
 # Of what the bare receiver of the same backend gets, and what is aimed at.
 SHARE_MIN = 0.8
 SHARE_AIM = 0.9
-# Of the time of all processors in a trial, for somebody else; and in so many of the trials that is forgiven.
-OTHERS_PERCENT_MAX = 3
+# Of all trials: so many may be disturbed.
 QUIET_PART = 0.05
 
 

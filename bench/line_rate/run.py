@@ -78,6 +78,10 @@ class Out:
         """What is there of a receiver under a load."""
         return [row for row in self.rows[kind] if (row.receiver, row.size, row.flows) == (receiver, load.size, load.flows)]
 
+    def close(self):
+        for file, _ in self.files.values():
+            file.close()
+
     def save(self):
         """Whole, or as it was."""
         new = self.state_file.with_suffix(".new")
@@ -166,6 +170,7 @@ def main():
         piece = {"seconds": round(time.monotonic() - start), "others_percent": others.percent(), "stolen_percent": machine.stolen()}
         out.state["pieces"].append(piece)
         out.save()
+        out.close()
         run = report.Run(options, machine, bed, out.rows[Throughput], out.rows[Trial], out.state, absent)
         failures = run.failures()
         report.write(out.folder, run, failures)

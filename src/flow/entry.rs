@@ -7,6 +7,8 @@
 //! cold, 32 B   0 first  8 TCP odd moments (8)  16 history (13)  29 protocol  30 VLAN
 //! ```
 
+use std::mem::MaybeUninit;
+
 use super::extra::{Extra, ExtraId};
 use super::history::{History, Mark};
 use super::packet::Packet;
@@ -46,6 +48,18 @@ pub fn from_coarse(units: u32) -> Timestamp {
 /// A duration in coarse units, at least one; [`NEVER`] when it is too long.
 pub fn coarse_duration(nanos: u64) -> u32 {
     u32::try_from(nanos.div_ceil(1 << COARSE_SHIFT)).unwrap_or(NEVER).max(1)
+}
+
+/// Writes to every page of the memory that a slab has to spare.
+pub fn touch<T: Copy>(slab: &mut Vec<T>) {
+    const PAGE_BYTES: usize = 4096;
+    let step = (PAGE_BYTES / size_of::<T>().max(1)).max(1);
+    // Otherwise the compiler may take memory that is zero for memory that need not be written.
+    std::hint::black_box(&mut *slab);
+    for place in slab.spare_capacity_mut().iter_mut().step_by(step) {
+        *place = MaybeUninit::zeroed();
+    }
+    std::hint::black_box(&mut *slab);
 }
 
 /// What every packet touches. Pairs are indexed by [`End`].

@@ -9,13 +9,13 @@ mod merging;
 
 use super::config::TrackerConfig;
 use super::entry::{
-    Cold, Hot, NEVER, coarse, coarse_duration, from_coarse, is_before_coarse, is_skewed,
+    Cold, Hot, NEVER, coarse, coarse_duration, from_coarse, is_before_coarse, is_skewed, touch,
 };
 use super::extra::{Extra, ExtraOf, Extras};
 use super::observer::{FlowId, FlowObserver, Verdict};
 use super::packet::{Packet, Role};
 use super::stats::FlowStats;
-use super::table::{Table, tag};
+use super::table::{Inserted, PROBES_MAX, Table, tag};
 use super::tcp::{Seen, TcpState};
 use super::tracker::TrackerCounters;
 use super::wheel::{Class, Wheel};
@@ -96,12 +96,20 @@ impl<K: Copy + Eq> Flows<K> {
     pub fn new(config: &TrackerConfig) -> Self {
         let max = config.max_flows;
         let active = config.active_timeout.map_or(NEVER, |t| coarse_duration(duration_ns(t)));
+        let (mut hot, mut cold) = (Vec::with_capacity(max), Vec::with_capacity(max));
+        let (mut table, mut wheel) = (Table::new(max), Wheel::new(max));
+        if config.touch_memory {
+            touch(&mut hot);
+            touch(&mut cold);
+            table.touch();
+            wheel.touch();
+        }
         Self {
-            hot: Vec::with_capacity(max),
-            cold: Vec::with_capacity(max),
+            hot,
+            cold,
             free: NONE,
-            table: Table::new(max),
-            wheel: Wheel::new(max),
+            table,
+            wheel,
             extras: Extras::new(max),
             idle: Idle::new(config),
             idle_override: None,
@@ -420,8 +428,11 @@ impl<K: Copy + Eq> Flows<K> {
                 slot
             }
         };
-        let inserted = self.table.insert(tag, slot);
-        debug_assert!(inserted, "room was made before");
+        match self.table.insert(tag, slot) {
+            Inserted::Done => {}
+            Inserted::InPlaceOf(victim) => self.end_displaced(victim, ears),
+            Inserted::Full => debug_assert!(false, "room was made before"),
+        }
         self.counters.created += 1;
         let l4 = packet.proto.l4();
         hook!(ears.hooks.flow_created(l4));

@@ -281,6 +281,7 @@ impl<E: FlowExtractor> OnLayers for OneFrame<'_, '_, E> {
 
 /// What [`BuildHasher::hash_one`] gives. That one is not inlined everywhere, and then the key goes through memory.
 #[inline(always)]
+#[allow(clippy::manual_hash_one, reason = "see above")]
 fn hash_of<K: Hash>(hasher: &SeedableRandomState, key: &K) -> u64 {
     let mut state = hasher.build_hasher();
     key.hash(&mut state);
@@ -331,7 +332,7 @@ impl<E: FlowExtractor> Giver<'_, E> {
         self.counters.packets += u64::from(held.frames);
         self.packets.push(Packet {
             key: extracted.key,
-            hash: hash_of(&self.hasher, &extracted.key),
+            hash: hash_of(self.hasher, &extracted.key),
             ts: held.times.0,
             clock: self.clock,
             wire_bytes: held.wire_bytes,

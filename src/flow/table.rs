@@ -3,6 +3,7 @@
 //! Contract: a fixed number of buckets, at most two thirds full, never rehashed; erasing shifts the
 //! rest of the cluster back, so there are no tombstones and no pause. The table knows tags and
 //! slots only: keys live in the caller's slab, and the caller says whether a slot's key is the one.
+//! No entry is further than [`PROBES_MAX`] buckets from its home, so that no search is longer.
 //!
 //! hashbrown's `HashTable` was considered: it erases by tombstone and then rehashes everything in
 //! place when they pile up, which at a million flows stops the world for tens of milliseconds.
@@ -43,6 +44,22 @@ impl Bucket {
 #[inline]
 pub fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
+}
+
+/// Buckets that a search looks at before it gives up: 4 KiB. With a hash that nobody can aim at and a table
+/// two thirds full, one search in 10^15 is as long.
+pub const PROBES_MAX: u32 = 512;
+
+/// What became of a slot that was to be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Inserted {
+    /// It is in.
+    Done,
+    /// Nothing was done: the table is full.
+    Full,
+    /// It is in, in the place of this slot, which is out: every bucket that it may be in was taken.
+    InPlaceOf(u32),
 }
 
 /// Maps tags to slots.
@@ -104,35 +121,45 @@ impl Table {
     /// The slot with this tag for which `is_key` holds.
     #[inline]
     pub fn find(&self, tag: u32, mut is_key: impl FnMut(u32) -> bool) -> Option<u32> {
-        let mut index = tag;
-        // Ends at an empty bucket: at least a third of them are.
-        loop {
-            let bucket = self.at(index);
+        // Ends at an empty bucket as a rule: at least a third of them are.
+        for probe in 0..PROBES_MAX {
+            let bucket = self.at(tag.wrapping_add(probe));
             if bucket.is_empty() {
                 return None;
             }
             if bucket.tag() == tag && is_key(bucket.slot()) {
                 return Some(bucket.slot());
             }
-            index = index.wrapping_add(1);
         }
+        None
     }
 
-    /// Adds a slot. The caller has made sure that its key is not there yet; `false`, and nothing
-    /// done, when the table is full.
+    /// Adds a slot. The caller has made sure that its key is not there yet. Where all of its buckets are taken it
+    /// takes the last one: whoever makes tags collide loses the newest of their own, and not what was there before.
     #[inline]
-    #[must_use]
-    pub fn insert(&mut self, tag: u32, slot: u32) -> bool {
+    pub fn insert(&mut self, tag: u32, slot: u32) -> Inserted {
         if self.len >= self.max {
-            return false;
+            return Inserted::Full;
         }
-        let mut index = tag;
-        while !self.at(index).is_empty() {
-            index = index.wrapping_add(1);
+        for probe in 0..PROBES_MAX {
+            let index = tag.wrapping_add(probe);
+            if self.at(index).is_empty() {
+                self.buckets[(index & self.mask) as usize] = Bucket::new(tag, slot);
+                self.len += 1;
+                return Inserted::Done;
+            }
         }
-        self.buckets[(index & self.mask) as usize] = Bucket::new(tag, slot);
-        self.len += 1;
-        true
+        let last = (tag.wrapping_add(PROBES_MAX - 1) & self.mask) as usize;
+        let old = std::mem::replace(&mut self.buckets[last], Bucket::new(tag, slot));
+        Inserted::InPlaceOf(old.slot())
+    }
+
+    /// Has all of its memory touched, so that the kernel clears none of it while packets wait.
+    pub fn touch(&mut self) {
+        std::hint::black_box(&mut self.buckets);
+        self.buckets.fill(Bucket::EMPTY);
+        self.len = 0;
+        std::hint::black_box(&mut self.buckets);
     }
 
     /// Takes a slot out; `false` when it is not there.
@@ -190,9 +217,9 @@ mod tests {
     fn a_full_table_refuses_and_still_finds() {
         let mut table = Table::new(3);
         for slot in 0..3 {
-            assert!(table.insert(7, slot));
+            assert_eq!(table.insert(7, slot), Inserted::Done);
         }
-        assert!(!table.insert(7, 3));
+        assert_eq!(table.insert(7, 3), Inserted::Full);
         assert_eq!(table.find(7, |slot| slot == 2), Some(2));
         assert_eq!(table.find(7, |slot| slot == 3), None);
     }
@@ -201,12 +228,40 @@ mod tests {
     fn clusters_wrap_around_the_end() {
         let mut table = Table::new(4);
         for slot in 0..4 {
-            assert!(table.insert(u32::MAX, slot));
+            assert_eq!(table.insert(u32::MAX, slot), Inserted::Done);
         }
         assert!(table.remove(u32::MAX, 0));
         for slot in 1..4 {
             assert_eq!(table.find(u32::MAX, |s| s == slot), Some(slot));
         }
+    }
+
+    /// One tag for all, as if somebody knew the key of the hash.
+    #[test]
+    fn tags_that_all_collide_make_no_search_long() {
+        let mut table = Table::new(4 * PROBES_MAX as usize);
+        for slot in 0..PROBES_MAX {
+            assert_eq!(table.insert(7, slot), Inserted::Done);
+        }
+        // A stranger in the same cluster, and with it a hole that a removal must move there.
+        assert_eq!(table.insert(8, 9000), Inserted::Done);
+        let mut last = PROBES_MAX - 1;
+        for slot in 1000..1100 {
+            assert_eq!(table.insert(7, slot), Inserted::InPlaceOf(last));
+            last = slot;
+        }
+        assert_eq!(table.len(), PROBES_MAX as usize + 1);
+        assert_eq!(table.find(8, |_| true), Some(9000));
+        let mut looked_at = 0;
+        let found = table.find(7, |slot| {
+            looked_at += 1;
+            slot == 999
+        });
+        assert_eq!((found, looked_at), (None, PROBES_MAX));
+        // The stranger moves up into the hole, as the last of the cluster.
+        assert!(table.remove(7, 0));
+        assert_eq!(table.find(8, |_| true), Some(9000));
+        assert_eq!(table.insert(7, 0), Inserted::InPlaceOf(9000));
     }
 
     proptest! {
@@ -220,7 +275,8 @@ mod tests {
                 if add {
                     if !oracle.contains_key(&slot) {
                         let fits = oracle.len() < 20;
-                        prop_assert_eq!(table.insert(tag, slot), fits);
+                        let expected = if fits { Inserted::Done } else { Inserted::Full };
+                        prop_assert_eq!(table.insert(tag, slot), expected);
                         if fits {
                             oracle.insert(slot, tag);
                         }

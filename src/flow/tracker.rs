@@ -17,7 +17,7 @@ use crate::time::{Timestamp, duration_ns};
 const BATCH: usize = 128;
 /// Packets of which the same is asked for before the next thing is done.
 const STEP: usize = 16;
-/// Due flows handled in one call of [`FlowTracker::handle_timeout`].
+/// What one call of [`FlowTracker::handle_timeout`] may spend on due flows: 64 of them end, or 128 are put back.
 const EXPIRE_BATCH: usize = 128;
 
 /// Where the packets went, for the ledger: plain numbers that are always kept.

@@ -8,6 +8,7 @@
 //! There is one ring per [`Class`], so that the same lists say what is worth least when room is needed:
 //! within a class, what would have expired first.
 
+use super::entry::touch;
 use crate::prefetch::prefetch;
 use crate::time::Timestamp;
 
@@ -96,6 +97,11 @@ impl Wheel {
         if let Some(link) = self.links.get(slot as usize) {
             prefetch(link);
         }
+    }
+
+    /// Has all of its memory touched, so that the kernel clears none of it while packets wait.
+    pub fn touch(&mut self) {
+        touch(&mut self.links);
     }
 
     /// Forgets every slot.

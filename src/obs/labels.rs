@@ -32,7 +32,7 @@ pub const SIDE_LABELS: [&str; Side::BOTH.len()] =
     [side_label(Side::BOTH[0]), side_label(Side::BOTH[1])];
 
 /// Values of `kind`.
-pub const ANOMALY_LABELS: [&str; 7] = [
+pub const ANOMALY_LABELS: [&str; 8] = [
     "buffer_overflow",
     "ooo_segment",
     "flow_table_eviction",
@@ -40,6 +40,7 @@ pub const ANOMALY_LABELS: [&str; 7] = [
     "stream_gap",
     "overlap_conflict",
     "fragments_unattributed",
+    "flow_table_collision",
 ];
 
 /// The place of a kind in [`ANOMALY_LABELS`].
@@ -53,6 +54,7 @@ pub(super) const fn anomaly_number(kind: &AnomalyKind) -> usize {
         AnomalyKind::StreamGap { .. } => 4,
         AnomalyKind::OverlapConflict { .. } => 5,
         AnomalyKind::FragmentsUnattributed { .. } => 6,
+        AnomalyKind::FlowTableCollision { .. } => 7,
     }
 }
 
@@ -105,6 +107,7 @@ mod tests {
         AnomalyKind::StreamGap { side: Side::Initiator, bytes: 1 },
         AnomalyKind::OverlapConflict { side: Side::Initiator, bytes: 1 },
         AnomalyKind::FragmentsUnattributed { packets: 1 },
+        AnomalyKind::FlowTableCollision { probes: 1 },
     ];
 
     fn assert_labels(labels: &[&str]) {

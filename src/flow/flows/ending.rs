@@ -6,7 +6,7 @@ use super::super::entry::{NEVER, from_coarse};
 use super::super::observer::{FlowId, FlowObserver};
 use super::super::tcp::TcpState;
 use super::super::wheel::Class;
-use super::{Ears, Flows, NONE};
+use super::{Ears, Flows, NONE, PROBES_MAX};
 use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::net::L4;
 use crate::obs::hook;
@@ -18,6 +18,9 @@ const EVICTION_TRIES: usize = 8;
 
 /// How many due flows are taken out of the wheel before the first of them is looked at.
 const EXPIRED_TOGETHER: usize = 16;
+
+/// What ending a due flow takes of a budget, where putting it back takes 1.
+const END_COST: usize = 2;
 
 impl<K: Copy + Eq> Flows<K> {
     /// The active timeout: tells what there is so far. The next one starts with the next packet.
@@ -45,6 +48,31 @@ impl<K: Copy + Eq> Flows<K> {
     ) {
         let removed = self.table.remove(self.hot[slot as usize].tag, slot);
         debug_assert!(removed, "a live slot is in the table");
+        self.leave(slot, reason, ears);
+    }
+
+    /// Ends a flow whose bucket another one has now.
+    #[cold]
+    pub(super) fn end_displaced<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        ears: &mut Ears<'_, O, S>,
+    ) {
+        let kind = AnomalyKind::FlowTableCollision { probes: PROBES_MAX };
+        let (key, ts) = (self.hot[slot as usize].key, self.clock);
+        hook!(ears.hooks.anomaly(&kind));
+        ears.sink.event(FlowEvent::Anomaly { key: Some(key), kind, ts });
+        self.leave(slot, EndReason::Evicted, ears);
+    }
+
+    /// Frees a slot that the table knows no more.
+    #[inline]
+    fn leave<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        slot: u32,
+        reason: EndReason,
+        ears: &mut Ears<'_, O, S>,
+    ) {
         self.wheel.cancel(slot);
         self.tell_end(slot, reason, ears);
         let hot = &mut self.hot[slot as usize];
@@ -94,7 +122,8 @@ impl<K: Copy + Eq> Flows<K> {
         self.end(slot, closed.unwrap_or(EndReason::Evicted), ears);
     }
 
-    /// Handles at most `budget` due flows; `true` when more may be due.
+    /// Handles due flows until `budget` is used up; `true` when more may be due. One that is only put back costs 1, one that
+    /// ends [`END_COST`]: what it costs are cache misses, and it has more of them.
     pub fn expire<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
         now: Timestamp,
@@ -105,12 +134,13 @@ impl<K: Copy + Eq> Flows<K> {
         let mut left = budget;
         while left > 0 {
             let mut due = [0; EXPIRED_TOGETHER];
-            let taken = self.pop_due(&mut due[..left.min(EXPIRED_TOGETHER)]);
+            let taken = self.pop_due(&mut due[..left.div_ceil(END_COST).min(EXPIRED_TOGETHER)]);
             if taken == 0 {
                 return false;
             }
-            left -= taken;
-            due[..taken].iter().for_each(|&slot| self.expire_one(slot, ears));
+            for &slot in &due[..taken] {
+                left = left.saturating_sub(self.expire_one(slot, ears));
+            }
         }
         true
     }
@@ -133,15 +163,21 @@ impl<K: Copy + Eq> Flows<K> {
         taken
     }
 
-    /// A flow that the wheel had as due: it is over, or is to be reported, or was seen since.
+    /// A flow that the wheel had as due: it is over, or is to be reported, or was seen since. Says what it cost.
     fn expire_one<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
         slot: u32,
         ears: &mut Ears<'_, O, S>,
-    ) {
+    ) -> usize {
         match self.settle(slot, ears) {
-            Some(reason) => self.end(slot, reason, ears),
-            None => self.reschedule(slot),
+            Some(reason) => {
+                self.end(slot, reason, ears);
+                END_COST
+            }
+            None => {
+                self.reschedule(slot);
+                1
+            }
         }
     }
 

@@ -224,6 +224,7 @@ impl Threads<'_> {
     fn tracker(&self) -> anyhow::Result<FlowTracker<ByFiveTuple>> {
         let mut config = self.options.tracker.clone();
         config.max_flows = config.max_flows.div_ceil(self.board.workers.len().max(1));
+        config.touch_memory = true;
         Ok(FlowTracker::new(self.options.extractor, config)?)
     }
 

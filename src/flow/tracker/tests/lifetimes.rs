@@ -1,6 +1,7 @@
 //! How long flows live and what ends them: timeouts, room, time that jumps; and what is told meanwhile.
 
 use super::*;
+use crate::flow::table::PROBES_MAX;
 
 #[test]
 fn idle_timeouts_go_by_protocol_and_state() {
@@ -202,4 +203,86 @@ fn every_packet_is_an_event_only_when_asked_for() {
         Talk::with(TrackerConfig { max_flows: 4, emit_packets: true, ..TrackerConfig::default() });
     talk.handshake();
     assert_eq!(count(&talk), 3);
+}
+
+/// As if somebody knew the key of the hash: all packets bring the same one.
+#[test]
+fn keys_that_collide_on_purpose_displace_each_other_and_are_counted() {
+    const FLOWS: u16 = 2000;
+    let mut talk = Talk::with(TrackerConfig { max_flows: 4096, ..TrackerConfig::default() });
+    let mut ingest = crate::flow::ingest::Ingest::new(ByFiveTuple::default(), 1, 1);
+    let mut packets = Vec::new();
+    for port in 0..FLOWS {
+        let mut data = Vec::new();
+        etherparse::PacketBuilder::ipv4([10, 0, 0, 2], [10, 0, 0, 1], 64)
+            .udp(port, 9)
+            .write(&mut data, &[0; 4])
+            .expect("written to memory");
+        let frame = Frame {
+            ts: talk.now,
+            wire_len: data.len() as u32,
+            link: LinkType::RAW,
+            interface: 0,
+            data: &data,
+        };
+        ingest.batch(&[frame], &mut packets);
+    }
+    packets.iter_mut().for_each(|packet| packet.hash = 7 << 32);
+    talk.tracker.process_packets(&packets, &mut talk.log);
+    let displaced = u64::from(FLOWS) - u64::from(PROBES_MAX);
+    assert_eq!(talk.tracker.len(), PROBES_MAX as usize);
+    assert_eq!(talk.tracker.counters().ended[EndReason::Evicted as usize], displaced);
+    let collision = AnomalyKind::FlowTableCollision { probes: PROBES_MAX };
+    assert_eq!(talk.anomalies(), vec![collision; displaced as usize]);
+    // Who was there first is there still, and is found.
+    talk.tracker.process_packets(&packets[..16], &mut talk.log);
+    assert_eq!(talk.tracker.counters().created, u64::from(FLOWS));
+    talk.tracker.drain(&mut talk.log);
+    let counters = talk.tracker.counters();
+    assert_eq!(counters.packets, u64::from(FLOWS) + 16);
+    assert_eq!(counters.packets, counters.packets_ended);
+}
+
+#[test]
+fn more_packets_than_32_bits_count_are_counted() {
+    let mut talk = Talk::new();
+    talk.udp(Client, 1000, 10);
+    let (&key, _) = talk.tracker.iter().next().expect("a live flow");
+    let mut ingest = crate::flow::ingest::Ingest::new(ByFiveTuple::default(), 1, 1);
+    let mut data = Vec::new();
+    etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+        .ipv4([10, 0, 0, 2], [10, 0, 0, 1], 64)
+        .udp(1000, 53)
+        .write(&mut data, &[0; 10])
+        .expect("written to memory");
+    let frame = Frame {
+        ts: talk.now,
+        wire_len: data.len() as u32,
+        link: LinkType::ETHERNET,
+        interface: 0,
+        data: &data,
+    };
+    let mut packets = Vec::new();
+    ingest.batch(&[frame], &mut packets);
+    packets[0].hash = talk.tracker.ingest.hash(&key);
+    // As fragments that waited come: many at once.
+    packets[0].frames = u32::MAX;
+    for times in 1..=3 {
+        talk.tracker.process_packets(&packets, &mut talk.log);
+        let stats = talk.tracker.get(&key).expect("live");
+        assert_eq!(stats.initiator.packets, 1 + times * u64::from(u32::MAX));
+    }
+    talk.tracker.drain(&mut talk.log);
+    assert_eq!(talk.tracker.counters().packets_ended, 1 + 3 * u64::from(u32::MAX));
+    assert_eq!(talk.tracker.counters().created, 1);
+}
+
+#[test]
+fn memory_that_was_touched_changes_nothing() {
+    let config = TrackerConfig { max_flows: 5000, touch_memory: true, ..TrackerConfig::default() };
+    let mut talk = Talk::with(config);
+    assert!(talk.tracker.is_empty());
+    talk.handshake();
+    let (_, stats) = talk.only();
+    assert_eq!((stats.packets(), stats.history.to_string().as_str()), (3, "ShA"));
 }
