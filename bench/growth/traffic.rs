@@ -195,7 +195,7 @@ const CLOSE: u32 = 3;
 
 impl Lives {
     pub fn new(packets: u32) -> Self {
-        assert!(packets < 3 || packets >= HANDSHAKE + CLOSE, "no connection has {packets} packets");
+        assert!(!(3..HANDSHAKE + CLOSE).contains(&packets), "no connection has {packets} packets");
         let live = (0..AT_ONCE).map(|number| (number, 0)).collect();
         Self { packets, live, numbers: AT_ONCE, rng: Rng::new(5) }
     }
