@@ -8,6 +8,9 @@ mod frames;
 #[path = "support/net.rs"]
 mod net;
 #[cfg(feature = "sensor")]
+#[path = "af_xdp/shunting.rs"]
+mod shunting;
+#[cfg(feature = "sensor")]
 #[path = "af_xdp/steering.rs"]
 mod steering;
 

@@ -28,7 +28,7 @@ fn worker(steering: &Steering, data: &[u8]) -> Option<usize> {
 }
 
 /// Any AF_XDP socket: in a test run nothing is sent to it.
-fn any_socket() -> Option<OwnedFd> {
+pub fn any_socket() -> Option<OwnedFd> {
     // SAFETY: the call takes no pointer.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     // SAFETY: the descriptor is new and nobody else's.

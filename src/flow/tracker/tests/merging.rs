@@ -25,6 +25,7 @@ impl Talk {
         };
         let sides = [side(HEADERS + len, PSH, true), side(HEADERS, ACK, false)];
         let shunted = Shunted { key, proto: key.proto, counted: Counted { sides } };
+        self.merged += shunted.counted.packets();
         self.tracker.merge(&shunted, &mut (), &mut self.log);
     }
 }
