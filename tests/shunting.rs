@@ -231,6 +231,12 @@ fn count(summary: &Value, name: &str) -> u64 {
     summary[name].as_u64().unwrap_or_else(|| panic!("{name} is missing: {summary:#}"))
 }
 
+/// One more pair of interfaces.
+fn pair(port: &str, peer: &str) {
+    ip(&format!("link add {port} type veth peer name {peer}"));
+    [port, peer].iter().for_each(|name| drop(ip(&format!("link set {name} up"))));
+}
+
 /// A flow of every kind, of which one is large: what is sent while it is shunted does not come up, and the records do not tell.
 #[test]
 fn records_of_a_large_flow_and_of_small_ones_are_those_of_a_replay() {
@@ -273,6 +279,7 @@ fn a_reset_and_the_end_of_the_run_end_flows_that_are_shunted_with_all_their_pack
     flows.iter_mut().for_each(|flow| wire.transfer(flow, 50));
     std::thread::sleep(A_WHILE);
     flows.iter_mut().for_each(|flow| wire.transfer(flow, 500));
+    std::thread::sleep(A_WHILE);
     for flow in &flows[..4] {
         wire.tcp(flow, false, RST, 0);
     }
@@ -318,9 +325,7 @@ fn a_flow_of_both_ports_of_a_tap_is_counted_on_both_and_a_port_may_go_and_come_b
     if !namespace(1) {
         return;
     }
-    ip("link add fscap1 type veth peer name fsgen1");
-    ip("link set fscap1 up");
-    ip("link set fsgen1 up");
+    pair("fscap1", "fsgen1");
     let live = Live::start("20kB", &["-i", "fscap1"]);
     let mut wires = [Wire::new(PEER), Wire::new("fsgen1")];
     let mut flow = Connection { port: 40_000, client: 1, server: 1 };
@@ -334,15 +339,18 @@ fn a_flow_of_both_ports_of_a_tap_is_counted_on_both_and_a_port_may_go_and_come_b
     send(&mut wires, 50);
     std::thread::sleep(A_WHILE);
     send(&mut wires, 500);
-    let (summary, records) = {
-        ip("link set fscap1 down");
-        std::thread::sleep(A_WHILE);
-        ip("link set fscap1 up");
-        std::thread::sleep(4 * A_WHILE);
-        send(&mut wires, 200);
-        std::thread::sleep(A_WHILE);
-        live.end()
-    };
+    ip("link del fscap1");
+    pair("fscap1", "fsgen1");
+    let start = Instant::now();
+    while !live.messages().contains("is watched again") {
+        assert!(start.elapsed() < Duration::from_secs(20), "{}", live.messages());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    wires[1].sender = Sender::new("fsgen1");
+    std::thread::sleep(A_WHILE);
+    send(&mut wires, 200);
+    std::thread::sleep(A_WHILE);
+    let (summary, records) = live.end();
     let sent: usize = wires.iter().map(|wire| wire.sent.len()).sum();
     assert_eq!(count(&summary, "packets_tracked"), sent as u64, "{summary:#}");
     assert_eq!(records.len(), 1, "{records:#?}");
