@@ -10,6 +10,8 @@ mod net;
 #[cfg(feature = "sensor")]
 #[path = "support/rss.rs"]
 mod rss;
+#[path = "af_xdp/shunting.rs"]
+mod shunting;
 #[cfg(feature = "sensor")]
 #[path = "af_xdp/steering.rs"]
 mod steering;

@@ -15,7 +15,7 @@ const XDP_REDIRECT: u32 = 4;
 const BYTES_MAX: usize = 3000;
 
 /// Any AF_XDP socket: in a test run nothing is sent to it.
-fn any_socket() -> Option<OwnedFd> {
+pub fn any_socket() -> Option<OwnedFd> {
     // SAFETY: the call takes no pointer.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
     // SAFETY: the descriptor is new and nobody else's.

@@ -69,7 +69,7 @@ impl Shunts for ShuntTable {
             maps.places.insert(raw_key(key, reader), slot, BPF_NOEXIST).map_err(system_error)
         });
         match set {
-            Ok(()) => return Ok(Some(ShuntSlot(slot))),
+            Ok(()) => Ok(Some(ShuntSlot(slot))),
             Err(error) => {
                 maps.free.push(slot);
                 match error.raw_os_error() {
