@@ -56,7 +56,10 @@ pub trait Shunts: Send + Sync + fmt::Debug {
 
 /// The interfaces of a run that flows can be shunted on, by their number. One that comes back brings another table.
 #[derive(Clone, Debug, Default)]
-pub struct ShuntPorts(Arc<Mutex<Vec<Option<Arc<dyn Shunts>>>>>);
+pub struct ShuntPorts(Arc<Mutex<Vec<Option<Port>>>>);
+
+/// The table of one port.
+type Port = Arc<dyn Shunts>;
 
 impl ShuntPorts {
     /// The table of an interface that was opened.
