@@ -239,32 +239,6 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pushed_without_hurry_wakes_a_taker_at_a_quarter() {
-        let queue = Queue::new(16);
-        // Long enough a sleep that a wake-up before its end is one.
-        let taken = |pushes: u32| {
-            let asleep = || queue.takers.count.load(Ordering::SeqCst) == 1;
-            std::thread::scope(|scope| {
-                let taker = scope.spawn(|| {
-                    let begin = std::time::Instant::now();
-                    (queue.pop_soon(), begin.elapsed())
-                });
-                while !asleep() && !taker.is_finished() {
-                    std::thread::yield_now();
-                }
-                (0..pushes).for_each(|item| queue.push_without_hurry(item).unwrap());
-                taker.join().unwrap()
-            })
-        };
-        // Not woken, it found nothing when it fell asleep.
-        assert_eq!(taken(3).0, Taken::Nothing);
-        assert_eq!(queue.pop(), Some(0));
-        (1..3).for_each(|item| assert_eq!(queue.pop(), Some(item)));
-        let (_, slept) = taken(4);
-        assert!(slept < SLEEP_MAX, "woken by the fourth, not after {slept:?}");
-    }
-
-    #[test]
     fn closing_wakes_a_giver_that_waits_for_room() {
         let queue = Queue::new(1);
         queue.push(1).unwrap();
