@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{HashMap, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 
 use super::program::{missing, system_error};
@@ -96,10 +96,11 @@ impl Shunts for ShuntTable {
     }
 
     fn remove(&self, key: &FlowKey, reader: u32) -> io::Result<()> {
-        match self.lock().places.remove(&raw_key(key, reader)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(error) => Err(system_error(error)),
-        }
+        let removed = self.lock().places.remove(&raw_key(key, reader)).map_err(system_error);
+        removed.or_else(|error| match error.raw_os_error() {
+            Some(libc::ENOENT) => Ok(()),
+            _ => Err(error),
+        })
     }
 
     fn settle(&self) {
