@@ -93,7 +93,7 @@ static __always_inline bool shunt(const struct bytes *frame, __u32 frame_bytes, 
 {
 	struct shunted shunted;
 	struct shunt_counts *counters;
-	__u32 *place;
+	__u32 *place, index;
 
 	if (!shunt_find(frame, frame_bytes, shunt_vlan, &shunted))
 		return false;
@@ -101,7 +101,13 @@ static __always_inline bool shunt(const struct bytes *frame, __u32 frame_bytes, 
 	place = bpf_map_lookup_elem(&shunts, &shunted.key);
 	if (!place)
 		return false;
-	counters = bpf_map_lookup_elem(&shunt_counters, place);
+	/* Not deleted: another flow would get the element while other processors may still look at it. */
+	if (shunted.comes_up)
+		*place |= SHUNT_CLOSED;
+	index = *place;
+	if (index & SHUNT_CLOSED)
+		return false;
+	counters = bpf_map_lookup_elem(&shunt_counters, &index);
 	if (!counters)
 		return false;
 	shunt_count(shunted.from_b ? &counters->sides[1] : &counters->sides[0], frame_bytes, shunted.seen);

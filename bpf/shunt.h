@@ -39,6 +39,9 @@ struct shunt_key {
 
 _Static_assert(sizeof(struct shunt_key) == 44, "no bytes that nobody sets");
 
+/* In a flow's place: it was closed, and all of it comes up until user space takes it out. */
+#define SHUNT_CLOSED (1U << 31)
+
 /* What one end sent. `packets` is read first and written last. */
 struct shunt_side {
 	__u64 packets;
@@ -59,6 +62,8 @@ struct shunted {
 	/* Whether end B sent it. */
 	__u32 from_b;
 	__u32 seen;
+	/* It opens or closes: it is not counted, and nothing after it. */
+	__u32 comes_up;
 };
 
 static __always_inline bool shunt_ports(const struct bytes *frame, __u32 at, __u32 bytes, struct shunted *shunted)
@@ -78,9 +83,10 @@ static __always_inline bool shunt_ports(const struct bytes *frame, __u32 at, __u
 		if (!header)
 			return false;
 		header_bytes = (header[12] >> 4) * 4;
-		if (header_bytes < SHUNT_TCP_BYTES_MIN || header_bytes > bytes || header[13] & TCP_COMES_UP)
+		if (header_bytes < SHUNT_TCP_BYTES_MIN || header_bytes > bytes)
 			return false;
 		shunted->seen = header[13];
+		shunted->comes_up = header[13] & TCP_COMES_UP;
 		/* An ACK is all of it, as the history of a flow has it. */
 		if (bytes > header_bytes)
 			shunted->seen |= SEEN_DATA;

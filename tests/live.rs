@@ -21,12 +21,10 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use flowscope::capture::write::PcapWriter;
-use flowscope::{Frame, LinkType, Timestamp};
 use serde_json::Value;
 
 use net::{PEER, PORT, Sender, ip, namespace};
-use run::{Live, Scratch, flowscope, json, lines, until};
+use run::{Live, Scratch, flowscope, json, lines, replay, until};
 
 const BACKENDS: [&str; 3] = ["af-xdp", "af-packet", "pcap"];
 
@@ -44,22 +42,7 @@ fn records(path: &str) -> BTreeMap<String, usize> {
 }
 
 fn replayed(scratch: &Scratch, frames: &[Vec<u8>], more: &[&str]) -> BTreeMap<String, usize> {
-    let (capture, out) = (scratch.path("sent.pcap"), scratch.path("replayed.jsonl"));
-    let file = std::fs::File::create(&capture).expect("a file");
-    let mut writer =
-        PcapWriter::new(std::io::BufWriter::new(file), LinkType::ETHERNET).expect("it");
-    for (number, data) in frames.iter().enumerate() {
-        let ts = Timestamp::from_nanos(1_700_000_000_000_000_000 + number as u64 * 10_000);
-        let wire_len = data.len() as u32;
-        let frame = Frame { ts, wire_len, link: LinkType::ETHERNET, interface: 0, data };
-        writer.write(&frame).expect("a frame");
-    }
-    writer.finish().expect("written");
-    let output = format!("jsonl:{out}");
-    let mut run = flowscope(&["replay", &capture, "--output", &output]);
-    let run = run.args(more).output().expect("it runs");
-    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-    records(&out)
+    records(&replay(scratch, frames, more))
 }
 
 fn balanced(summary: &Value) {

@@ -24,7 +24,7 @@ use crate::capture::shunt::{SHUNTS_MAX, ShuntPorts};
 use crate::event::{EndReason, EventSink};
 use crate::export::RecordWriter;
 use crate::flow::{
-    ByFiveTuple, FlowId, FlowKey, FlowObserver, FlowStats, FlowTracker, Packet, TcpState, Verdict,
+    ByFiveTuple, FlowId, FlowKey, FlowObserver, FlowStats, FlowTracker, Packet, Verdict,
 };
 use crate::frame::Frame;
 use crate::net::{End, IpProto, TcpFlags};
@@ -90,7 +90,7 @@ pub struct Shunting {
     leaving: Vec<FlowKey>,
     /// Flows that had packets in this batch; the same one may be there again.
     touched: Vec<FlowId>,
-    /// Shunted flows of which a FIN or RST came in this batch.
+    /// Shunted flows of which a SYN, FIN or RST came in this batch: the program counts no more of them.
     closing: Vec<FlowKey>,
     /// Until when nothing is asked for.
     pause: Option<Instant>,
@@ -139,11 +139,8 @@ impl Shunting {
         }
         self.touched.clear();
         while let Some(key) = self.closing.pop() {
-            // Or it was a RST that nobody believes.
-            let state = tracker.get(&key).and_then(|stats| stats.tcp_state);
-            if state != Some(TcpState::Established) {
-                self.release(&key);
-            }
+            // If nobody believes it, the flow is still large, and is asked for anew.
+            self.release(&key);
         }
     }
 
@@ -232,7 +229,7 @@ impl FlowObserver<FlowKey> for Shunting {
         if self.touched.last() != Some(&flow) && self.touched.len() < TOUCHED_MAX {
             self.touched.push(flow);
         }
-        const CLOSES: u8 = TcpFlags::FIN.0 | TcpFlags::RST.0;
+        const CLOSES: u8 = TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0;
         if packet.tcp.is_some_and(|tcp| tcp.flags.0 & CLOSES != 0)
             && self.closing.len() < TOUCHED_MAX
             && self.flows.contains_key(&packet.key)

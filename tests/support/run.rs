@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use flowscope::capture::write::PcapWriter;
+use flowscope::{Frame, LinkType, Timestamp};
 use serde_json::Value;
 
 /// A directory of a test's own, removed with it.
@@ -142,6 +144,26 @@ impl Drop for Live {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Writes the frames to a capture file, 10 µs apart, and replays it: where the records are.
+pub fn replay(scratch: &Scratch, frames: &[Vec<u8>], more: &[&str]) -> String {
+    let (capture, out) = (scratch.path("sent.pcap"), scratch.path("replayed.jsonl"));
+    let file = std::fs::File::create(&capture).expect("a file");
+    let mut writer =
+        PcapWriter::new(std::io::BufWriter::new(file), LinkType::ETHERNET).expect("it");
+    for (number, data) in frames.iter().enumerate() {
+        let ts = Timestamp::from_nanos(1_700_000_000_000_000_000 + number as u64 * 10_000);
+        let wire_len = data.len() as u32;
+        let frame = Frame { ts, wire_len, link: LinkType::ETHERNET, interface: 0, data };
+        writer.write(&frame).expect("a frame");
+    }
+    writer.finish().expect("written");
+    let output = format!("jsonl:{out}");
+    let mut run = flowscope(&["replay", &capture, "--output", &output]);
+    let run = run.args(more).output().expect("it runs");
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    out
 }
 
 pub fn json(path: &str) -> Value {
