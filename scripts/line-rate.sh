@@ -17,7 +17,8 @@
 #   --flows-sizes LIST sizes with all numbers of flows, the others have the first (full: all; standard: 64 imix)
 #   --flows-peers LIST --flows-hold LIST
 #                      numbers of flows for peers, and for the trials at a million (full: all; standard: 1000, and 1000 100000)
-#   --receivers LIST   of xdp-drop bare-af-xdp bare-af-packet flowscope-af-xdp flowscope-af-packet and peers (all that there are)
+#   --receivers LIST   of xdp-drop bare-af-xdp bare-af-packet flowscope-af-xdp flowscope-af-packet and peers (all that there are);
+#                      on request flowscope-af-xdp-shunting, with --shunt-above 10kB: flows up to 1024 are all counted in the kernel
 #   --peers LIST       of tcpdump softflowd nfpcapd suricata (default: all); what is not installed is named and left out
 #   --install          install tcpdump, softflowd and nfdump with apt-get first, and suricata, from backports where they are known
 #   --only LIST        of search hold: parts of the run (both)

@@ -114,17 +114,16 @@ class Flowscope(Receiver):
 
     ready = r"http://[^/\s]*/metrics"
 
-    def __init__(self, name, binary):
+    def __init__(self, name, binary, backend, *more):
         super().__init__(name)
-        self.binary = binary
-        self.backend = name.removeprefix("flowscope-")
+        self.binary, self.backend, self.more = binary, backend, more
 
     def command(self, bed, flows):
         self.summary = self.work / "summary.json"
         self.scraped = 0.0
         command = [self.binary, "live", "--interface", bed.rx, "--backend", self.backend, "--metrics", "127.0.0.1:0"]
         # A tenth more than there are, so that none is evicted; never fewer than the default.
-        return [*command, "--max-flows", str(max(100_000, flows + flows // 10)), "--summary", str(self.summary)]
+        return [*command, "--max-flows", str(max(100_000, flows + flows // 10)), "--summary", str(self.summary), *self.more]
 
     def while_sending(self, bed):
         if time.monotonic() - self.scraped < SCRAPE_EVERY_S:
@@ -149,7 +148,8 @@ class Flowscope(Receiver):
             for reason, frames in queue["dropped"].items():
                 dropped[reason] = dropped.get(reason, 0) + frames
         offered = sum(queue["offered"] for queue in found["queues"])
-        delivered = sum(queue["delivered"] for queue in found["queues"])
+        # What was counted in the kernel came through as well: it is in the flows.
+        delivered = sum(queue["delivered"] + queue["shunted"] for queue in found["queues"])
         faults = []
         if not found["ledger"]["balanced"]:
             faults.append("its ledger does not balance")

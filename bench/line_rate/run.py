@@ -30,6 +30,8 @@ SHARED = ("loss", "tries", "seconds", "resolution", "hold_seconds", "queues", "n
 # What a search takes, when there was none yet.
 SEARCH_S = 30.0
 
+SHUNTING = "flowscope-af-xdp-shunting"
+
 
 class Out:
     """The files of a run: each line is there as soon as it is known, and a later piece of the run adds to them."""
@@ -137,7 +139,7 @@ def all_receivers(options):
     told = subprocess.run([flowscope, "live", "--help"], check=True, capture_output=True, text=True).stdout
     for backend in ("af-xdp", "af-packet", "pcap"):
         if f"- {backend}" in told:
-            known[f"flowscope-{backend}"] = receivers.Flowscope(f"flowscope-{backend}", flowscope)
+            known[f"flowscope-{backend}"] = receivers.Flowscope(f"flowscope-{backend}", flowscope, backend)
     absent = []
     for name in options.peers:
         if shutil.which(name):
@@ -145,6 +147,8 @@ def all_receivers(options):
         else:
             absent.append(name)
     wanted = options.receivers or list(known)
+    # Asked for by name alone, for its load is to be one of large flows.
+    known[SHUNTING] = receivers.Flowscope(SHUNTING, flowscope, "af-xdp", "--shunt-above", "10kB")
     for name in wanted:
         if name not in known:
             sys.exit(f"line-rate.sh: no receiver {name} here; there are: {' '.join(known)}")
