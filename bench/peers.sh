@@ -18,7 +18,7 @@
 #                  its backports are among the sources)
 #   --unstable     nfpcapd and suricata of Debian unstable as well, for they are newer there: unpacked into
 #                  bench/data/unstable the first time (debootstrap; takes root), run by their own loader
-#   --out DIR      where peers.csv and peers.md go (default bench/runs/DATE)
+#   --out DIR      where peers.csv, peers.md and peers.svg go (default bench/runs/DATE)
 #   --scale X      smaller workloads, to try the script; figures are then worth nothing
 #   --assert       fail when flowscope is below 5 times nfpcapd on a workload
 #   --note TEXT    put into peers.md
@@ -311,6 +311,7 @@ failed=no
     echo "tcpdump only reads (\`-w /dev/null\`) and keeps no flows: a bound, not a peer."
     echo "Peers run with their defaults, but for sizes that let them keep all flows (see the script)."
 } >"$out/peers.md"
+"$here/bench/peers_plot.py" <"$csv" >"$out/peers.svg"
 cat "$out/peers.md"
 
 if [ "$assert" = yes ]; then
