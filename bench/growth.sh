@@ -21,9 +21,10 @@
 #   --assert       fail when a relation that must hold does not: see bench/growth/report.py
 #   --smoke        everything, small and once: to try the script; figures are then worth nothing
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-here=$(cd "$(dirname "$0")/.." && pwd)
-out=$here/bench/runs/$(date +%F)-growth
+failed_code=2
+out=$root/bench/runs/$(date +%F)-growth
 only=
 core=$(($(nproc) - 1))
 rounds=2
@@ -34,33 +35,7 @@ flows="1000 10000 100000 1000000 10000000"
 assert=no
 smoke=no
 
-die() {
-    echo "growth.sh: $*" >&2
-    exit 2
-}
-
-while [ $# -gt 0 ]; do
-    case $1 in
-    --assert) assert=yes ;;
-    --smoke) smoke=yes ;;
-    --out | --only | --core | --rounds)
-        [ $# -ge 2 ] || die "$1 wants a value"
-        case $1 in
-        --out) out=$2 ;;
-        --only) only=$2 ;;
-        --core) core=$2 ;;
-        --rounds) rounds=$2 ;;
-        esac
-        shift
-        ;;
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    *) die "unknown option $1: see --help" ;;
-    esac
-    shift
-done
+options "assert smoke" "out only core rounds" "$@"
 if [ "$smoke" = yes ]; then
     rounds=1 windows=1 frames=20000 scale=0.05 flows="1000 10000"
     [ "$assert" = no ] || die "--smoke measures nothing that --assert could hold; ledgers are asserted in any case"
@@ -68,10 +43,10 @@ if [ "$smoke" = yes ]; then
 fi
 only=${only:-probe flows sizes opens memory hard}
 
-cd "$here"
+cd "$root"
 # As in the binary: features decide what the hooks of a tracker do.
 cargo build --quiet --release --features sensor --example growth --example probe
-target=${CARGO_TARGET_DIR:-$here/target}/release/examples
+target=${CARGO_TARGET_DIR:-$root/target}/release/examples
 mkdir -p "$out"
 
 points() { # stage

@@ -17,9 +17,10 @@
 #   --assert       fail when the tracker takes more than 400 instructions a packet on A, or
 #                  more than 256 bytes a flow
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-here=$(cd "$(dirname "$0")/.." && pwd)
-out=$here/bench/runs/$(date +%F)
+failed_code=2
+out=$root/bench/runs/$(date +%F)
 core=1
 scale=0.1
 runs=5
@@ -28,38 +29,12 @@ assert=no
 instructions_max=400
 flow_bytes_max=256
 
-die() {
-    echo "instructions.sh: $*" >&2
-    exit 2
-}
-
-while [ $# -gt 0 ]; do
-    case $1 in
-    --assert) assert=yes ;;
-    --count-only) count_only=yes ;;
-    --out | --core | --scale | --runs)
-        [ $# -ge 2 ] || die "$1 wants a value"
-        case $1 in
-        --out) out=$2 ;;
-        --core) core=$2 ;;
-        --scale) scale=$2 ;;
-        --runs) runs=$2 ;;
-        esac
-        shift
-        ;;
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    *) die "unknown option $1: see --help" ;;
-    esac
-    shift
-done
+options "count-only assert" "out core scale runs" "$@"
 command -v valgrind >/dev/null || die "valgrind is missing: apt-get install valgrind"
 
-cd "$here"
+cd "$root"
 cargo build --quiet --release --features sensor --example instructions
-bin=${CARGO_TARGET_DIR:-$here/target}/release/examples/instructions
+bin=${CARGO_TARGET_DIR:-$root/target}/release/examples/instructions
 mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

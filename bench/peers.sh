@@ -23,13 +23,14 @@
 #   --assert       fail when flowscope is below 5 times nfpcapd on a workload
 #   --note TEXT    put into peers.md
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-here=$(cd "$(dirname "$0")/.." && pwd)
-data=$here/bench/data
+failed_code=2
+data=$root/bench/data
 runs=5
 core=1
 peers="tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata ipfixprobe yaf zeek tshark"
-out=$here/bench/runs/$(date +%F)
+out=$root/bench/runs/$(date +%F)
 scale=1
 install=no
 unstable=no
@@ -37,37 +38,7 @@ assert=no
 note=
 ratio_min=5
 
-die() {
-    echo "peers.sh: $*" >&2
-    exit 2
-}
-
-while [ $# -gt 0 ]; do
-    case $1 in
-    --install) install=yes ;;
-    --unstable) unstable=yes ;;
-    --assert) assert=yes ;;
-    --data | --runs | --core | --peers | --out | --scale | --note)
-        [ $# -ge 2 ] || die "$1 wants a value"
-        case $1 in
-        --data) data=$2 ;;
-        --runs) runs=$2 ;;
-        --core) core=$2 ;;
-        --peers) peers=$2 ;;
-        --out) out=$2 ;;
-        --scale) scale=$2 ;;
-        --note) note=$2 ;;
-        esac
-        shift
-        ;;
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    *) die "unknown option $1: see --help" ;;
-    esac
-    shift
-done
+options "install unstable assert" "data runs core peers out scale note" "$@"
 
 if [ "$install" = yes ]; then
     [ "$(id -u)" = 0 ] || die "--install wants root"
@@ -81,9 +52,9 @@ fi
 [ -x /usr/bin/time ] || die "GNU time is missing: apt-get install time"
 command -v taskset >/dev/null || die "taskset is missing: apt-get install util-linux"
 
-cd "$here"
+cd "$root"
 cargo build --quiet --release --features sensor --bin flowscope --example generate
-target=${CARGO_TARGET_DIR:-$here/target}/release
+target=${CARGO_TARGET_DIR:-$root/target}/release
 mkdir -p "$data" "$out"
 for workload in A B C; do
     if ! grep -qs "\"scale\": $scale," "$data/$workload.json"; then
@@ -265,7 +236,7 @@ for workload in A B C; do
             fi
             # What was measured is also right: flow by flow as the generator knows it.
             case $tool in
-            flowscope | reassembling) [ "$run" != 1 ] || "$here/bench/check.py" "$data/$workload" "$dir/records.jsonl" ;;
+            flowscope | reassembling) [ "$run" != 1 ] || "$root/bench/check.py" "$data/$workload" "$dir/records.jsonl" ;;
             esac
             if [ "$(tail -n 1 "$csv" | cut -d, -f4 | cut -d. -f1)" -lt "$slow" ]; then again+=("$tool"); fi
         done
@@ -311,7 +282,7 @@ failed=no
     echo "tcpdump only reads (\`-w /dev/null\`) and keeps no flows: a bound, not a peer."
     echo "Peers run with their defaults, but for sizes that let them keep all flows (see the script)."
 } >"$out/peers.md"
-"$here/bench/peers_plot.py" <"$csv" >"$out/peers.svg"
+"$root/bench/peers_plot.py" <"$csv" >"$out/peers.svg"
 cat "$out/peers.md"
 
 if [ "$assert" = yes ]; then

@@ -21,51 +21,25 @@
 #   --assert           fail below 1.5 (steered) and 1.8 (apart), and above 1.02 (metrics)
 #   --note TEXT        put into scaling.md
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-here=$(cd "$(dirname "$0")/.." && pwd)
-data=$here/bench/data
+failed_code=2
+data=$root/bench/data
 runs=7
 workloads="A B C"
-out=$here/bench/runs/$(date +%F)-scaling
+out=$root/bench/runs/$(date +%F)-scaling
 scale=1
 assert=no
 note=
 
-die() {
-    echo "scaling.sh: $*" >&2
-    exit 2
-}
-
-while [ $# -gt 0 ]; do
-    case $1 in
-    --assert) assert=yes ;;
-    --data | --runs | --workloads | --out | --scale | --note)
-        [ $# -ge 2 ] || die "$1 wants a value"
-        case $1 in
-        --data) data=$2 ;;
-        --runs) runs=$2 ;;
-        --workloads) workloads=$2 ;;
-        --out) out=$2 ;;
-        --scale) scale=$2 ;;
-        --note) note=$2 ;;
-        esac
-        shift
-        ;;
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    *) die "unknown option $1: see --help" ;;
-    esac
-    shift
-done
+options "assert" "data runs workloads out scale note" "$@"
 for tool in taskset curl; do
     command -v "$tool" >/dev/null || die "$tool is missing: apt-get install util-linux curl"
 done
 [ "$(nproc)" -ge 2 ] || die "one core is here, and two are compared: run it where there are two"
 
-cd "$here"
-target=${CARGO_TARGET_DIR:-$here/target}
+cd "$root"
+target=${CARGO_TARGET_DIR:-$root/target}
 cargo build --quiet --release --features sensor --bin flowscope --example generate
 # What only hooks use is unused without them.
 RUSTFLAGS="--cfg flowscope_no_hooks -Awarnings" cargo build --quiet --release --features sensor \

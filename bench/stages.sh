@@ -21,47 +21,22 @@
 #   --workloads LIST  (default "A B C")
 #   --data DIR        where the workloads are, or are made (default bench/data)
 set -euo pipefail
+. "$(dirname "${BASH_SOURCE[0]}")/../scripts/lib.sh"
 
-here=$(cd "$(dirname "$0")/.." && pwd)
-data=$here/bench/data
-out=$here/bench/runs/$(date +%F)-stages
+failed_code=2
+data=$root/bench/data
+out=$root/bench/runs/$(date +%F)-stages
 only="count time probe"
 core=$(($(nproc) - 1))
 runs=9
 workloads="A B C"
 
-die() {
-    echo "stages.sh: $*" >&2
-    exit 2
-}
-
-while [ $# -gt 0 ]; do
-    case $1 in
-    --out | --only | --core | --runs | --workloads | --data)
-        [ $# -ge 2 ] || die "$1 wants a value"
-        case $1 in
-        --out) out=$2 ;;
-        --only) only=$2 ;;
-        --core) core=$2 ;;
-        --runs) runs=$2 ;;
-        --workloads) workloads=$2 ;;
-        --data) data=$2 ;;
-        esac
-        shift
-        ;;
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    *) die "unknown option $1: see --help" ;;
-    esac
-    shift
-done
+options "" "out only core runs workloads data" "$@"
 command -v addr2line >/dev/null || die "addr2line is missing: apt-get install binutils"
 
-cd "$here"
+cd "$root"
 cargo build --quiet --release --features sensor --bin flowscope --example generate --example probe
-target=${CARGO_TARGET_DIR:-$here/target}/release
+target=${CARGO_TARGET_DIR:-$root/target}/release
 mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT

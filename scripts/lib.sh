@@ -12,9 +12,38 @@ packages_af_xdp=(clang libelf-dev zlib1g-dev m4)
 
 say() { printf '%s\n' "$*"; }
 
+# What a script that gives up exits with; set it for another code.
+failed_code=1
+
 die() {
     printf '%s: %s\n' "${0##*/}" "$*" >&2
-    exit 1
+    exit "$failed_code"
+}
+
+# options FLAGS VALUES ARGUMENT…: sets a variable for each option, named as it is with _ for -: of those in FLAGS to yes, of those
+# in VALUES to what follows. --help shows the comment that the script begins with.
+options() {
+    local flags=" $1 " values=" $2 " name
+    shift 2
+    while [ $# -gt 0 ]; do
+        case $1 in
+        --help | -h)
+            sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
+            exit 0
+            ;;
+        esac
+        name=${1#--}
+        if [[ $1 == --?* && $flags == *" $name "* ]]; then
+            printf -v "${name//-/_}" %s yes
+        elif [[ $1 == --?* && $values == *" $name "* ]]; then
+            [ $# -ge 2 ] || die "$1 wants a value"
+            printf -v "${name//-/_}" %s "$2"
+            shift
+        else
+            die "unknown option $1: see --help"
+        fi
+        shift
+    done
 }
 
 # as_root COMMAND…: runs it with the rights of root, or fails when there are none to be had.

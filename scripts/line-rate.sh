@@ -53,39 +53,19 @@ tx_interface=
 rx_interface=
 queues=
 out=$root/bench/runs/$(date +%F)-line-rate
-passed=()
 peers="tcpdump softflowd nfpcapd suricata"
 tx_cores=0
 rx_cores=1
 napi=sender
-while [ $# -gt 0 ]; do
-    case $1 in
-    --install) install=yes ;;
-    --assert | --resume) passed+=("$1") ;;
-    --mode | --sizes | --flows | --receivers | --peers | --seconds | --resolution | --loss | --tries | --hold-seconds | \
-        --flows-sizes | --flows-peers | --flows-hold | --only | --end-after | --queues | --napi | --tx-cores | --rx-cores | --tx-interface | --rx-interface | --out | --note)
-        [ $# -ge 2 ] || die "$1 wants a value"
-        case $1 in
-        --mode) mode=$2 ;;
-        --peers) peers=$2 ;;
-        --napi) napi=$2 ;;
-        --queues) queues=$2 ;;
-        --tx-cores) tx_cores=$2 ;;
-        --rx-cores) rx_cores=$2 ;;
-        --tx-interface) tx_interface=$2 ;;
-        --rx-interface) rx_interface=$2 ;;
-        --out) out=$2 ;;
-        *) passed+=("$1" "$2") ;;
-        esac
-        shift
-        ;;
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    *) die "unknown option $1: see --help" ;;
-    esac
-    shift
+# What is only handed on, where it is given: a mode has defaults for most of it.
+handed_on="sizes flows flows-sizes flows-peers flows-hold receivers only end-after seconds resolution loss tries hold-seconds note"
+# shellcheck disable=SC2086 # words; they are not to come from the environment
+unset assert resume ${handed_on//-/_}
+options "install assert resume" "mode peers napi queues tx-cores rx-cores tx-interface rx-interface out $handed_on" "$@"
+passed=(${assert:+--assert} ${resume:+--resume})
+for name in $handed_on; do
+    variable=${name//-/_}
+    [ -z "${!variable+given}" ] || passed+=("--$name" "${!variable}")
 done
 
 # Debian 12 has Suricata in its backports only. They are added from where the rest comes from, and stay; nothing else is taken from there
@@ -106,12 +86,12 @@ install_suricata() {
 }
 
 # What a mode means comes first, so that an option after it has the last word.
-sizes="64 128 256 512 1024 1280 1518 imix"
-flows="1000 100000 1000000"
-all=(--sizes "$sizes" --flows "$flows")
+all_sizes="64 128 256 512 1024 1280 1518 imix"
+all_flows="1000 100000 1000000"
+all=(--sizes "$all_sizes" --flows "$all_flows")
 case $mode in
 full)
-    defaults=("${all[@]}" --tries 1 --flows-sizes "$sizes" --flows-peers "$flows" --flows-hold "$flows" --seconds 10 --resolution 2
+    defaults=("${all[@]}" --tries 1 --flows-sizes "$all_sizes" --flows-peers "$all_flows" --flows-hold "$all_flows" --seconds 10 --resolution 2
         --hold-seconds 60)
     ;;
 standard)

@@ -21,7 +21,7 @@ tools=$root/scripts/zero-copy-vm
 work=${CARGO_TARGET_DIR:-$root/target}/zero-copy-vm
 out=$root/bench/runs/$(date +%F)-zero-copy
 kernel=
-nics="virtio-net igb"
+nic="virtio-net igb"
 note=
 suite_kernel=trixie-backports
 # All bounds in seconds; a guest takes about 90.
@@ -36,27 +36,8 @@ first_frames=1000
 # More than a queue has buffers (32 768), on each of two.
 long_frames=120000
 
-while [ $# -gt 0 ]; do
-    case $1 in
-    --work | --out | --kernel | --nic | --note)
-        [ $# -ge 2 ] || die "$1 wants a value"
-        case $1 in
-        --work) work=$2 ;;
-        --out) out=$2 ;;
-        --kernel) kernel=$2 ;;
-        --nic) nics=$2 ;;
-        --note) note=$2 ;;
-        esac
-        shift
-        ;;
-    --help | -h)
-        sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0"
-        exit 0
-        ;;
-    *) die "unknown option $1: see --help" ;;
-    esac
-    shift
-done
+options "" "work out kernel nic note" "$@"
+nics=$nic
 for nic in $nics; do
     case $nic in
     virtio-net | igb) ;;
