@@ -1,4 +1,4 @@
-//! The system's allocator, counting: what a bench that includes this has allocated.
+//! What a bench that includes this has allocated, by the system's allocator, which counts; and what is resident.
 
 #![allow(unsafe_code)]
 
@@ -16,6 +16,14 @@ static ALLOCATED: AtomicU64 = AtomicU64::new(0);
 /// Bytes allocated and not freed.
 pub fn allocated() -> u64 {
     ALLOCATED.load(Ordering::Relaxed)
+}
+
+/// The resident set of this process in bytes (proc_pid_status(5)); `None` where it is not told.
+pub fn resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib << 10)
 }
 
 // SAFETY:

@@ -11,6 +11,8 @@
 
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 
+#[allow(dead_code, reason = "shared with benches that measure otherwise")]
+mod stage;
 #[allow(dead_code, reason = "shared with the generator, which uses other parts of it")]
 mod workload;
 
@@ -19,40 +21,18 @@ use std::time::Duration;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use flowscope::decode::decode;
-use flowscope::flow::ingest::Ingest;
 use flowscope::flow::table::{Inserted, Table, tag};
 use flowscope::flow::{ByFiveTuple, FlowKey, Packet};
 use flowscope::reassembly::ReassemblyConfig;
-use flowscope::{FlowDriver, FlowEvent, FlowTracker, Frame, LinkType, Timestamp, TrackerConfig};
+use flowscope::{FlowDriver, FlowEvent, FlowTracker, LinkType, TrackerConfig};
+use stage::{BATCH, frames, ingest};
 use workload::{Loaded, Workload};
-
-/// Frames a batch, as the replay loop has them.
-const BATCH: usize = 256;
 
 fn scale(workload: Workload) -> f64 {
     match workload {
         Workload::A | Workload::B => 0.1,
         Workload::C => 0.01,
     }
-}
-
-fn frames(loaded: &Loaded) -> Vec<Frame<'_>> {
-    let frame = |(ts_ns, data): (u64, _)| frame_of(ts_ns, data);
-    loaded.iter().map(frame).collect()
-}
-
-fn frame_of(ts_ns: u64, data: &[u8]) -> Frame<'_> {
-    Frame {
-        ts: Timestamp::from_nanos(ts_ns),
-        wire_len: data.len() as u32,
-        link: LinkType::ETHERNET,
-        interface: 0,
-        data,
-    }
-}
-
-fn ingest() -> Ingest<ByFiveTuple> {
-    Ingest::new(ByFiveTuple::default(), 4096, 30_000_000_000)
 }
 
 fn tracker(loaded: &Loaded) -> FlowTracker<ByFiveTuple> {

@@ -9,6 +9,7 @@
 //! `measured_…` and nowhere else, and callgrind collects in those.
 
 mod counting;
+mod stage;
 #[path = "growth"]
 mod growth {
     pub mod case;
@@ -18,20 +19,18 @@ mod growth {
 mod workload;
 
 use std::error::Error;
-use std::hint::black_box;
 use std::time::Instant;
 
-use flowscope::decode::decode;
 use flowscope::flow::ingest::Ingest;
-use flowscope::flow::{ByFiveTuple, FlowId, FlowKey, Packet};
-use flowscope::net::Side;
-use flowscope::reassembly::{ReassemblyConfig, StreamSink};
-use flowscope::{
-    EndReason, FlowDriver, FlowEvent, FlowTracker, Frame, LinkType, Timestamp, TrackerConfig,
-};
+use flowscope::flow::{ByFiveTuple, FlowKey, Packet};
+use flowscope::reassembly::ReassemblyConfig;
+use flowscope::{EndReason, FlowDriver, FlowEvent, FlowTracker, Frame, TrackerConfig};
 use growth::case::{Case, HARD};
 use growth::traffic::Out;
-use workload::Loaded;
+use stage::{
+    BATCH, Streams, frames, ingest, measured_decode, measured_driver, measured_ingest,
+    measured_tracker,
+};
 
 const HELP: &str = "\
 Usage: growth AXIS POINT [--frames N] [--windows N] [--scale X] [--only WORK]
@@ -44,8 +43,6 @@ Usage: growth AXIS POINT [--frames N] [--windows N] [--scale X] [--only WORK]
 
 Prints: axis,point,what,unit,window,value";
 
-/// Frames a batch, as the replay loop has them.
-const BATCH: usize = 256;
 /// Frames that are made at once while flows open.
 const CHUNK: usize = 1 << 16;
 /// Bytes of a window.
@@ -106,16 +103,25 @@ type Print<'a> = &'a dyn Fn(&str, &str, usize, f64);
 /// A case with its tracker.
 struct Bench {
     case: Case,
-    ingest: Ingest<ByFiveTuple>,
-    tracker: FlowTracker<ByFiveTuple>,
-    /// Frames that the tracker has been given, and what it told.
+    work: Work,
+    /// Frames that the tracker has been given.
     given: u64,
-    events: u64,
     /// Any packet.
     sample: Option<Packet<FlowKey>>,
     out: Out,
     /// What was allocated, and resident, before there was a tracker.
     before: (u64, u64),
+}
+
+/// What frames become flows in.
+struct Work {
+    ingest: Ingest<ByFiveTuple>,
+    tracker: FlowTracker<ByFiveTuple>,
+    /// Of every packet, where a case wants it so.
+    hash: Option<u64>,
+    packets: Vec<Packet<FlowKey>>,
+    /// What the tracker told.
+    events: u64,
 }
 
 impl Bench {
@@ -126,19 +132,21 @@ impl Bench {
         out.loaded.frames = vec![(1, 1); CHUNK * 4];
         out.clear();
         let before = (counting::allocated(), resident()?);
-        let mut ingest = Ingest::new(ByFiveTuple::default(), 4096, 30_000_000_000);
+        let mut ingest = ingest();
         if case.known_key || options.only.is_some() {
             ingest.set_fixed_seed();
         }
         let config = TrackerConfig { max_flows: case.max_flows, ..TrackerConfig::default() };
         let tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
-        Ok(Self { case, ingest, tracker, given: 0, events: 0, sample: None, out, before })
+        let (hash, packets) = (case.hash, Vec::with_capacity(2 * BATCH));
+        let work = Work { ingest, tracker, hash, packets, events: 0 };
+        Ok(Self { case, work, given: 0, sample: None, out, before })
     }
 
     fn run(mut self, options: &Options, print: Print<'_>) -> Result<(), Box<dyn Error>> {
         self.open();
-        print("live", "flows", 0, self.tracker.len() as f64);
-        let flows = self.tracker.len().max(1) as f64;
+        print("live", "flows", 0, self.work.tracker.len() as f64);
+        let flows = self.work.tracker.len().max(1) as f64;
         let (allocated, resident) =
             (counting::allocated() - self.before.0, resident()? - self.before.1);
         print("accounted", "bytes", 0, allocated as f64);
@@ -147,12 +155,12 @@ impl Bench {
         print("resident-a-flow", "bytes", 0, resident as f64 / flows);
         let wanted = |work: &str| options.only.as_deref().is_none_or(|only| only == work);
         for window in 0..options.windows {
-            let created = self.tracker.counters().created;
+            let created = self.work.tracker.counters().created;
             if wanted("process") {
                 let (units, ns) = self.process(options.frames);
                 print("process", "ns", window, ns / units as f64);
                 print("process", "frames", window, units as f64);
-                let created = self.tracker.counters().created - created;
+                let created = self.work.tracker.counters().created - created;
                 print("opened", "percent", window, 100.0 * created as f64 / units as f64);
             }
             if wanted("decode") || wanted("ingest") || wanted("tracker") {
@@ -196,18 +204,10 @@ impl Bench {
     fn give(&mut self, process: Process) -> f64 {
         let frames = frames(&self.out.loaded);
         self.given += frames.len() as u64;
-        let mut packets = Vec::with_capacity(2 * BATCH);
         let begin = Instant::now();
-        process(
-            &mut self.ingest,
-            &mut self.tracker,
-            &frames,
-            self.case.hash,
-            &mut packets,
-            &mut self.events,
-        );
+        process(&mut self.work, &frames);
         let ns = begin.elapsed().as_nanos() as f64;
-        self.sample = self.sample.or(packets.first().copied());
+        self.sample = self.sample.or(self.work.packets.first().copied());
         ns
     }
 
@@ -246,23 +246,24 @@ impl Bench {
         let mut batch = Vec::with_capacity(2 * BATCH);
         if wanted("ingest") {
             // With a fragment table of its own, and a seed, for the packets below are those that count.
-            let mut ingest = Ingest::new(ByFiveTuple::default(), 4096, 30_000_000_000);
+            let mut ingest = ingest();
             time("ingest", &mut || measured_ingest(&mut ingest, &frames, &mut batch));
         }
         for chunk in frames.chunks(BATCH) {
-            self.ingest.batch(chunk, &mut packets);
+            self.work.ingest.batch(chunk, &mut packets);
         }
-        if let Some(hash) = self.case.hash {
+        if let Some(hash) = self.work.hash {
             packets.iter_mut().for_each(|packet| packet.hash = hash);
         }
-        let (tracker, events) = (&mut self.tracker, &mut self.events);
+        let Work { tracker, events, .. } = &mut self.work;
         time("tracker", &mut || measured_tracker(tracker, &packets, events));
     }
 
     /// Everything is somewhere: frames in packets or waiting for their first fragment, packets in flows that live or have ended.
     fn account(&mut self, print: Print<'_>) {
-        let (ingest, tracker) = (self.ingest.counters(), self.tracker.counters());
+        let (ingest, tracker) = (self.work.ingest.counters(), self.work.tracker.counters());
         let live: u64 = self
+            .work
             .tracker
             .iter()
             .map(|(_, stats)| stats.initiator.packets + stats.responder.packets)
@@ -270,8 +271,8 @@ impl Bench {
         assert_eq!(tracker.packets, live + tracker.packets_ended, "packets in flows");
         assert_eq!(ingest.unmatched, 0, "every frame has a flow");
         let ended: u64 = tracker.ended.iter().sum();
-        assert_eq!(tracker.created, ended + self.tracker.len() as u64, "flows that began");
-        assert!(self.tracker.len() <= self.case.max_flows && self.events > 0);
+        assert_eq!(tracker.created, ended + self.work.tracker.len() as u64, "flows that began");
+        assert!(self.work.tracker.len() <= self.case.max_flows && self.work.events > 0);
         print("given", "frames", 0, self.given as f64);
         print("accounted", "frames", 0, (tracker.packets + ingest.held) as f64);
         print("created", "flows", 0, tracker.created as f64);
@@ -312,125 +313,28 @@ fn driver(case: Case, options: &Options, print: Print<'_>) -> Result<(), Box<dyn
     Ok(())
 }
 
-fn frames(loaded: &Loaded) -> Vec<Frame<'_>> {
-    loaded.iter().map(|(ts_ns, data)| frame_of(ts_ns, data)).collect()
-}
-
-fn frame_of(ts_ns: u64, data: &[u8]) -> Frame<'_> {
-    Frame {
-        ts: Timestamp::from_nanos(ts_ns),
-        wire_len: data.len() as u32,
-        link: LinkType::ETHERNET,
-        interface: 0,
-        data,
-    }
-}
-
 /// [`measured_process`], or the same where nothing is measured.
-type Process = fn(
-    &mut Ingest<ByFiveTuple>,
-    &mut FlowTracker<ByFiveTuple>,
-    &[Frame<'_>],
-    Option<u64>,
-    &mut Vec<Packet<FlowKey>>,
-    &mut u64,
-);
+type Process = fn(&mut Work, &[Frame<'_>]);
 
 #[inline(never)]
-fn measured_process(
-    ingest: &mut Ingest<ByFiveTuple>,
-    tracker: &mut FlowTracker<ByFiveTuple>,
-    frames: &[Frame<'_>],
-    hash: Option<u64>,
-    packets: &mut Vec<Packet<FlowKey>>,
-    events: &mut u64,
-) {
-    process(ingest, tracker, frames, hash, packets, events);
+fn measured_process(work: &mut Work, frames: &[Frame<'_>]) {
+    process(work, frames);
 }
 
+/// Frames to flows, in batches.
 #[inline(always)]
-fn process(
-    ingest: &mut Ingest<ByFiveTuple>,
-    tracker: &mut FlowTracker<ByFiveTuple>,
-    frames: &[Frame<'_>],
-    hash: Option<u64>,
-    packets: &mut Vec<Packet<FlowKey>>,
-    events: &mut u64,
-) {
+fn process(work: &mut Work, frames: &[Frame<'_>]) {
     for batch in frames.chunks(BATCH) {
-        packets.clear();
-        ingest.batch(batch, packets);
-        if let Some(hash) = hash {
-            packets.iter_mut().for_each(|packet| packet.hash = hash);
+        work.packets.clear();
+        work.ingest.batch(batch, &mut work.packets);
+        if let Some(hash) = work.hash {
+            work.packets.iter_mut().for_each(|packet| packet.hash = hash);
         }
-        tracker.process_packets(packets, &mut |_: FlowEvent<FlowKey>| *events += 1);
+        work.tracker.process_packets(&work.packets, &mut |_: FlowEvent<FlowKey>| work.events += 1);
     }
 }
 
-#[inline(never)]
-fn measured_decode(frames: &[Frame<'_>]) {
-    for frame in frames {
-        black_box(&decode(frame));
-    }
-}
-
-#[inline(never)]
-fn measured_ingest(
-    ingest: &mut Ingest<ByFiveTuple>,
-    frames: &[Frame<'_>],
-    packets: &mut Vec<Packet<FlowKey>>,
-) {
-    for batch in frames.chunks(BATCH) {
-        packets.clear();
-        ingest.batch(batch, packets);
-        black_box(&*packets);
-    }
-}
-
-#[inline(never)]
-fn measured_tracker(
-    tracker: &mut FlowTracker<ByFiveTuple>,
-    packets: &[Packet<FlowKey>],
-    events: &mut u64,
-) {
-    for batch in packets.chunks(BATCH) {
-        tracker.process_packets(batch, &mut |_: FlowEvent<FlowKey>| *events += 1);
-    }
-}
-
-#[inline(never)]
-fn measured_driver(
-    driver: &mut FlowDriver<ByFiveTuple>,
-    frames: &[Frame<'_>],
-    streams: &mut Streams,
-) {
-    for batch in frames.chunks(BATCH) {
-        driver.process(batch, streams, &mut |_: FlowEvent<FlowKey>| {});
-    }
-}
-
-/// Takes the streams and counts them.
-#[derive(Debug, Default)]
-struct Streams {
-    bytes: u64,
-    gap_bytes: u64,
-}
-
-impl StreamSink<FlowKey> for Streams {
-    fn data(&mut self, _: &FlowKey, _: FlowId, _: Side, _: u64, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        black_box(bytes);
-    }
-
-    fn gap(&mut self, _: &FlowKey, _: FlowId, _: Side, _: u64, len: u64) {
-        self.gap_bytes += len;
-    }
-}
-
-/// Resident bytes of this process, by proc(5).
+/// Resident bytes of this process.
 fn resident() -> Result<u64, Box<dyn Error>> {
-    let statm = std::fs::read_to_string("/proc/self/status")?;
-    let line = statm.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib: u64 = line.and_then(|l| l.split_whitespace().next()).ok_or("no VmRSS")?.parse()?;
-    Ok(kib << 10)
+    Ok(counting::resident().ok_or("/proc does not say what is resident")?)
 }

@@ -9,19 +9,20 @@
 //! `measured_…` and nowhere else: callgrind collects in those alone.
 
 mod counting;
+mod stage;
 #[allow(dead_code, reason = "shared with the generator, which uses other parts of it")]
 mod workload;
 
 use std::error::Error;
-use std::hint::black_box;
 use std::time::Instant;
 
-use flowscope::decode::decode;
-use flowscope::flow::ingest::Ingest;
-use flowscope::flow::{ByFiveTuple, FlowId, FlowKey, Packet};
-use flowscope::net::Side;
-use flowscope::reassembly::{ReassemblyConfig, StreamSink};
-use flowscope::{FlowDriver, FlowEvent, FlowTracker, Frame, LinkType, Timestamp, TrackerConfig};
+use flowscope::flow::{ByFiveTuple, FlowKey, Packet};
+use flowscope::reassembly::ReassemblyConfig;
+use flowscope::{FlowDriver, FlowEvent, FlowTracker, Frame, TrackerConfig};
+use stage::{
+    BATCH, Streams, frames, ingest, measured_decode, measured_driver, measured_ingest,
+    measured_tracker,
+};
 use workload::{Loaded, Workload};
 
 const HELP: &str = "\
@@ -29,9 +30,6 @@ Usage: instructions STAGE [A|B|C] [--scale X] [--runs N]
 
 Stages: decode ingest tracker process driver json memory pause
 Prints: stage workload units nanoseconds-per-unit, the least and the median of the runs";
-
-/// Frames a batch, as the replay loop has them.
-const BATCH: usize = 256;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut names = Vec::new();
@@ -84,21 +82,6 @@ fn time(stage: &str, workload: Workload, scale: f64, runs: usize) -> Result<(), 
     Ok(())
 }
 
-fn frames(loaded: &Loaded) -> Vec<Frame<'_>> {
-    let frame = |(ts_ns, data): (u64, _)| frame_of(ts_ns, data);
-    loaded.iter().map(frame).collect()
-}
-
-fn frame_of(ts_ns: u64, data: &[u8]) -> Frame<'_> {
-    Frame {
-        ts: Timestamp::from_nanos(ts_ns),
-        wire_len: data.len() as u32,
-        link: LinkType::ETHERNET,
-        interface: 0,
-        data,
-    }
-}
-
 /// Room for every flow of the workload and a tenth more, as `bench/peers.sh` gives it.
 fn config(loaded: &Loaded) -> TrackerConfig {
     let flows = loaded.truth.flows.len();
@@ -118,40 +101,18 @@ fn stage_decode(frames: &[Frame<'_>]) -> Took {
     took(frames.len(), begin)
 }
 
-#[inline(never)]
-fn measured_decode(frames: &[Frame<'_>]) {
-    for frame in frames {
-        // Looked at where they are: a copy in words wider than they were written in would have to wait for them.
-        black_box(&decode(frame));
-    }
-}
-
 fn stage_ingest(frames: &[Frame<'_>]) -> Took {
-    let mut ingest = Ingest::new(ByFiveTuple::default(), 4096, 30_000_000_000);
+    let mut ingest = ingest();
     let mut packets = Vec::with_capacity(BATCH);
     let begin = Instant::now();
     measured_ingest(&mut ingest, frames, &mut packets);
     took(frames.len(), begin)
 }
 
-#[inline(never)]
-fn measured_ingest(
-    ingest: &mut Ingest<ByFiveTuple>,
-    frames: &[Frame<'_>],
-    packets: &mut Vec<Packet<FlowKey>>,
-) {
-    for batch in frames.chunks(BATCH) {
-        packets.clear();
-        ingest.batch(batch, packets);
-        black_box(&*packets);
-    }
-}
-
 /// The packets of all frames, as the tracker takes them.
 fn packets(frames: &[Frame<'_>]) -> Vec<Packet<FlowKey>> {
-    let mut ingest = Ingest::new(ByFiveTuple::default(), 4096, 30_000_000_000);
     let mut packets = Vec::with_capacity(frames.len());
-    ingest.batch(frames, &mut packets);
+    ingest().batch(frames, &mut packets);
     packets
 }
 
@@ -161,24 +122,13 @@ fn stage_tracker(frames: &[Frame<'_>], config: TrackerConfig) -> Result<Took, Bo
     let packets = packets(frames);
     let flows = config.max_flows;
     let mut tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
-    let mut events = 0_usize;
+    let mut events = 0;
     let begin = Instant::now();
     measured_tracker(&mut tracker, &packets, &mut events);
     let took = took(packets.len(), begin);
     assert!(events > 0 && tracker.len() <= flows);
     assert_eq!(tracker.counters().packets, frames.len() as u64);
     Ok(took)
-}
-
-#[inline(never)]
-fn measured_tracker(
-    tracker: &mut FlowTracker<ByFiveTuple>,
-    packets: &[Packet<FlowKey>],
-    events: &mut usize,
-) {
-    for batch in packets.chunks(BATCH) {
-        tracker.process_packets(batch, &mut |_: FlowEvent<FlowKey>| *events += 1);
-    }
 }
 
 /// Frames to flows: ingest and tracker in one call.
@@ -219,35 +169,6 @@ fn stage_driver(
     Ok(took)
 }
 
-#[inline(never)]
-fn measured_driver(
-    driver: &mut FlowDriver<ByFiveTuple>,
-    frames: &[Frame<'_>],
-    streams: &mut Streams,
-) {
-    for batch in frames.chunks(BATCH) {
-        driver.process(batch, streams, &mut |_: FlowEvent<FlowKey>| {});
-    }
-}
-
-/// Takes the streams and counts them.
-#[derive(Debug, Default)]
-struct Streams {
-    bytes: u64,
-    gap_bytes: u64,
-}
-
-impl StreamSink<FlowKey> for Streams {
-    fn data(&mut self, _: &FlowKey, _: FlowId, _: Side, _: u64, bytes: &[u8]) {
-        self.bytes += bytes.len() as u64;
-        black_box(bytes);
-    }
-
-    fn gap(&mut self, _: &FlowKey, _: FlowId, _: Side, _: u64, len: u64) {
-        self.gap_bytes += len;
-    }
-}
-
 /// What a tracker takes for a flow: what it allocates, at start and when every place is taken, and by how much the
 /// resident set has then grown.
 fn memory(scale: f64) -> Result<(), Box<dyn Error>> {
@@ -255,7 +176,7 @@ fn memory(scale: f64) -> Result<(), Box<dyn Error>> {
     let flows = loaded.truth.flows.len();
     let packets = packets(&frames(&loaded));
     let before = counting::allocated();
-    let resident_before = resident_bytes();
+    let resident_before = counting::resident();
     let config = TrackerConfig { max_flows: flows, touch_memory: true, ..TrackerConfig::default() };
     let mut tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
     let per_flow = || (counting::allocated() - before) as f64 / flows as f64;
@@ -264,7 +185,7 @@ fn memory(scale: f64) -> Result<(), Box<dyn Error>> {
         tracker.process_packets(batch, &mut |_: FlowEvent<FlowKey>| {});
     }
     assert_eq!(tracker.len(), flows);
-    let resident = match (resident_before, resident_bytes()) {
+    let resident = match (resident_before, counting::resident()) {
         (Some(before), Some(after)) => {
             format!("{:.1}", after.saturating_sub(before) as f64 / flows as f64)
         }
@@ -272,13 +193,6 @@ fn memory(scale: f64) -> Result<(), Box<dyn Error>> {
     };
     println!("memory {flows} {empty:.1} {:.1} {resident}", per_flow());
     Ok(())
-}
-
-/// The resident set of this process (proc_pid_statm(5), in pages of 4 KiB); `None` where it is not told.
-fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
-    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    Some(pages * 4096)
 }
 
 /// How long a call takes at worst: while flows begin, while packets find them, and while all of them
