@@ -25,6 +25,7 @@ mod tests;
 
 use crate::frame::Frame;
 use crate::net::{Addr, IpProto, IpVersion, MacAddr, TcpFlags};
+pub(crate) use plain::decode as decode_for;
 use transport::Upper;
 
 /// What was found in a frame.
@@ -199,7 +200,7 @@ pub fn decode(frame: &Frame<'_>) -> Layers {
             decode_any(frame)
         }
     }
-    plain::decode(frame, Give)
+    decode_for(frame, Give)
 }
 
 /// Who wants the layers of a frame: one of its methods is called, once.
@@ -211,12 +212,6 @@ pub(crate) trait OnLayers {
     fn plain(self, layers: &Layers) -> Self::Out;
     /// Anything else: to be decoded by [`decode_any`].
     fn general(self, frame: &Frame<'_>) -> Self::Out;
-}
-
-/// Decodes one frame for `then`.
-#[inline(always)]
-pub(crate) fn decode_for<T: OnLayers>(frame: &Frame<'_>, then: T) -> T::Out {
-    plain::decode(frame, then)
 }
 
 /// Decodes the packet that an ICMP error quotes, from its IP header on (RFC 792, RFC 4443

@@ -48,10 +48,16 @@ pub fn cores(text: &str) -> Result<CoreList, String> {
     CoreList::parse(text).map_err(|error| error.to_string())
 }
 
-/// Parses a number of bytes: `1500`, `64kB`, `10MB`, `1.5GB`.
-pub fn bytes(text: &str) -> Result<u64, String> {
+/// A number, and what stands behind it.
+fn number_and_unit(text: &str) -> (Option<f64>, &str) {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
+    (number.parse().ok(), unit)
+}
+
+/// Parses a number of bytes: `1500`, `64kB`, `10MB`, `1.5GB`.
+pub fn bytes(text: &str) -> Result<u64, String> {
+    let (number, unit) = number_and_unit(text);
     let unit_bytes = match unit {
         "" | "B" => 1.0,
         "kB" | "KB" => 1e3,
@@ -60,8 +66,6 @@ pub fn bytes(text: &str) -> Result<u64, String> {
         _ => return Err(format!("unknown unit {unit:?}: give kB, MB or GB")),
     };
     number
-        .parse::<f64>()
-        .ok()
         .map(|number| number * unit_bytes)
         .filter(|bytes| (1.0..=1e15).contains(bytes))
         .map(|bytes| bytes as u64)
@@ -70,8 +74,7 @@ pub fn bytes(text: &str) -> Result<u64, String> {
 
 /// Parses a time: `300s`, `5m`, `1h`, `500ms`, or a number of seconds.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(digits);
+    let (number, unit) = number_and_unit(text);
     let unit_secs = match unit {
         "ms" => 1e-3,
         "" | "s" => 1.0,
@@ -80,8 +83,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(format!("unknown unit {unit:?}: give ms, s, m or h")),
     };
     number
-        .parse::<f64>()
-        .ok()
         .and_then(|number| Duration::try_from_secs_f64(number * unit_secs).ok())
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "give a time above zero, such as 300s, 5m or 500ms".to_owned())

@@ -63,7 +63,7 @@ struct Upper<'a> {
 
 /// Decodes one frame for `then`.
 #[inline(always)]
-pub(super) fn decode<T: OnLayers>(frame: &Frame<'_>, then: T) -> T::Out {
+pub(crate) fn decode<T: OnLayers>(frame: &Frame<'_>, then: T) -> T::Out {
     let Some((header, mut rest)) = frame.data.split_first_chunk::<ETHERNET_BYTES>() else {
         return then.general(frame);
     };

@@ -279,9 +279,9 @@ impl<E: FlowExtractor> OnLayers for OneFrame<'_, '_, E> {
     }
 }
 
-/// What [`BuildHasher::hash_one`] gives. That one is not inlined everywhere, and then the key goes through memory.
+/// What [`BuildHasher::hash_one`] gives, but never by a call, for which the key would go through memory.
 #[inline(always)]
-#[allow(clippy::manual_hash_one, reason = "see above")]
+#[allow(clippy::manual_hash_one, reason = "hash_one is not inlined everywhere")]
 fn hash_of<K: Hash>(hasher: &SeedableRandomState, key: &K) -> u64 {
     let mut state = hasher.build_hasher();
     key.hash(&mut state);

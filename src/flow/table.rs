@@ -135,7 +135,7 @@ impl Table {
     }
 
     /// Adds a slot. The caller has made sure that its key is not there yet. Where all of its buckets are taken it
-    /// takes the last one: whoever makes tags collide loses the newest of their own, and not what was there before.
+    /// takes the last one: whoever makes tags collide loses the newest there, mostly their own.
     #[inline]
     pub fn insert(&mut self, tag: u32, slot: u32) -> Inserted {
         if self.len >= self.max {

@@ -29,8 +29,10 @@ pub trait Tracking {
     /// The flows.
     fn tracker(&self) -> &FlowTracker<ByFiveTuple>;
 
-    /// What became of the streams' bytes.
-    fn streams(&self) -> Option<&ReassemblyCounters>;
+    /// What became of the streams' bytes, where there are any.
+    fn streams(&self) -> Option<&ReassemblyCounters> {
+        None
+    }
 
     /// What was counted elsewhere.
     fn shunted(&self) -> ShuntCounts {
@@ -54,10 +56,6 @@ impl Tracking for FlowTracker<ByFiveTuple> {
 
     fn tracker(&self) -> &FlowTracker<ByFiveTuple> {
         self
-    }
-
-    fn streams(&self) -> Option<&ReassemblyCounters> {
-        None
     }
 }
 

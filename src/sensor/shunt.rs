@@ -29,7 +29,6 @@ use crate::flow::{
 use crate::frame::Frame;
 use crate::net::{End, IpProto, TcpFlags};
 use crate::obs::Hooks;
-use crate::reassembly::ReassemblyCounters;
 use crate::time::Timestamp;
 use yard::{Answer, Line, Request};
 
@@ -119,6 +118,12 @@ impl Shunting {
         }
     }
 
+    /// It is not shunted any more, and nothing more is to be told of it.
+    fn forget(&mut self, key: &FlowKey) {
+        self.flows.remove(key);
+        self.leaving.retain(|leaving| leaving != key);
+    }
+
     /// Asks for what became large in this batch, and for the end of what was closed in it.
     fn after_batch(&mut self, tracker: &FlowTracker<ByFiveTuple>) {
         let mut asked = 0;
@@ -170,15 +175,13 @@ impl Shunting {
             match self.line.answers.pop() {
                 None => return,
                 Some(Answer::Refused(key)) => {
-                    self.flows.remove(&key);
-                    self.leaving.retain(|leaving| *leaving != key);
+                    self.forget(&key);
                     self.counts.refused += 1;
                     self.pause = Some(Instant::now() + PAUSE);
                 }
                 Some(Answer::Counted { shunted, is_last }) => {
                     if is_last {
-                        self.flows.remove(&shunted.key);
-                        self.leaving.retain(|leaving| *leaving != shunted.key);
+                        self.forget(&shunted.key);
                     }
                     self.counts.packets += shunted.counted.packets();
                     self.counts.bytes += shunted.counted.bytes();
@@ -284,10 +287,6 @@ impl Tracking for ShuntTracker {
 
     fn tracker(&self) -> &FlowTracker<ByFiveTuple> {
         &self.tracker
-    }
-
-    fn streams(&self) -> Option<&ReassemblyCounters> {
-        None
     }
 
     fn shunted(&self) -> ShuntCounts {

@@ -16,16 +16,20 @@ pub fn worker(steering: &Steering, data: &[u8]) -> Option<usize> {
     Some(steering.worker(&key))
 }
 
-/// So many frames, each one of `frames` with some bytes changed or its end cut off; the same ones at each call.
-pub fn damaged(frames: &[Vec<u8>], count: usize) -> impl Iterator<Item = Vec<u8>> {
-    // Numbers that are always the same (xorshift), so that a failure can be had again.
+/// Numbers below what is asked for, always the same ones (xorshift), so that a failure can be had again.
+pub fn random() -> impl FnMut(usize) -> usize {
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    let mut random = move |below: usize| {
+    move |below| {
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
         (state % below as u64) as usize
-    };
+    }
+}
+
+/// So many frames, each one of `frames` with some bytes changed or its end cut off; the same ones at each call.
+pub fn damaged(frames: &[Vec<u8>], count: usize) -> impl Iterator<Item = Vec<u8>> {
+    let mut random = random();
     (0..count).map(move |_| {
         let mut frame = frames[random(frames.len())].clone();
         for _ in 0..random(4) {
