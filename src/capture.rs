@@ -61,7 +61,7 @@ use std::io;
 use crate::frame::Frame;
 
 /// The most frames that a batch holds.
-pub const BATCH_FRAMES_MAX: usize = 256;
+pub const BATCH_FRAMES_MAX: usize = 128;
 
 /// The longest frame that is read from a file, in captured bytes: the largest snapshot length that tcpdump and
 /// Wireshark write. A record that claims more is taken for damage.

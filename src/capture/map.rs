@@ -3,7 +3,7 @@
 //! Contract: bytes of a [`Map`] can be read as long as [`Map::advance`] says so. Truncating a file takes the pages
 //! from under whoever has it mapped (SIGBUS), so a file is mapped only under a read lease (fcntl(2), `F_SETLEASE`): nobody
 //! has it open for writing, and who wants to write or truncate it waits until we were told and let go of it, for
-//! `/proc/sys/fs/lease-break-time` (45 s) at most. We ask before every batch. A lease takes Linux, a local file system, and
+//! `/proc/sys/fs/lease-break-time` (45 s) at most. We ask before every fourth batch. A lease takes Linux, a local file system, and
 //! the file's owner or CAP_LEASE; without it the file is read.
 #![allow(unsafe_code)]
 
@@ -17,6 +17,9 @@ use crate::prefetch::prefetch;
 /// How much is made ready at a time: one system call, and no page faults in between.
 const WINDOW_BYTES: usize = 1 << 20;
 
+/// The lease is asked about once in so many batches: a system call for some 10 µs of work.
+const BATCHES_A_LOOK: u32 = 4;
+
 /// A file's bytes under a lease.
 pub(super) struct Map {
     /// Before `file`, and so dropped before the lease is given back.
@@ -26,6 +29,8 @@ pub(super) struct Map {
     ready: usize,
     /// Up to where they were let go of.
     gone: usize,
+    /// Batches until the lease is asked about again.
+    until_look: u32,
 }
 
 impl Map {
@@ -37,13 +42,13 @@ impl Map {
         // SAFETY: the slice that the map lends must stay readable and must not change while it is borrowed.
         // - Readable: the map is private to us and unmapped only when dropped, after every borrow of it. The file is not
         //   truncated: the lease taken above holds off whoever wants to, `advance` tells the caller before each
-        //   batch, and the caller has lease-break-time for a batch. A disk that fails raises SIGBUS, which ends
+        //   fourth batch, and the caller has lease-break-time for four. A disk that fails raises SIGBUS, which ends
         //   the process: loud, and not undefined behaviour; `advance` finds nearly all of that first.
         // - Unchanged: nobody has the file open for writing, and nobody gets to before the lease is back. Beyond that,
         //   every parser over these bytes takes each field out once, by value, checks the value it took, and bounds
         //   every slice by the map's length: changed bytes would give wrong frames, not bad accesses.
         match unsafe { Mmap::map(&file) } {
-            Ok(bytes) => Ok(Self { bytes, file, ready: 0, gone: 0 }),
+            Ok(bytes) => Ok(Self { bytes, file, ready: 0, gone: 0, until_look: 0 }),
             Err(_) => {
                 // What cannot be given back goes with the file.
                 let _ = lease::give_back(&file);
@@ -62,10 +67,22 @@ impl Map {
     /// somebody waits for the file, or its bytes cannot be had.
     #[inline]
     pub(super) fn advance(&mut self, at: usize) -> bool {
-        lease::holds(&self.file)
+        self.is_ours()
             && (self.ready == self.bytes.len()
                 || at + WINDOW_BYTES / 2 < self.ready
                 || self.next(at))
+    }
+
+    #[inline]
+    fn is_ours(&mut self) -> bool {
+        if self.until_look == 0 {
+            self.until_look = BATCHES_A_LOOK;
+            if !lease::holds(&self.file) {
+                return false;
+            }
+        }
+        self.until_look -= 1;
+        true
     }
 
     #[cold]

@@ -146,11 +146,14 @@ mod tests {
 
     #[test]
     fn frames_are_counted_by_whose_time_they_have() {
+        const FRAMES: u64 = BATCH_FRAMES_MAX as u64 + 44;
         let (nic, kernel) = (libc::TP_STATUS_TS_RAW_HARDWARE, libc::TP_STATUS_TS_SOFTWARE);
         let config = Config::builder().block_bytes(1 << 16).blocks(2).build().expect("valid");
         let mut memory = MmapMut::map_anon(config.ring_bytes() as usize).expect("memory");
         // More than fit one batch, then a few; as the kernel would give both blocks to us.
-        for (number, (frames, times)) in [(300, [nic, kernel]), (6, [0, nic])].iter().enumerate() {
+        for (number, (frames, times)) in
+            [(FRAMES as usize, [nic, kernel]), (6, [0, nic])].iter().enumerate()
+        {
             let frame =
                 |n: usize| Laid { time: times[usize::from(n.is_multiple_of(3))], ..plain(60) };
             let at = number << 16;
@@ -164,6 +167,14 @@ mod tests {
             ring.lend(|frames| assert!(!frames.is_empty()));
             counts.push((ring.delivered, ring.by_hardware));
         }
-        assert_eq!(counts, [(256, 170), (300, 200), (306, 202)]);
+        // Every third is not by hardware in the first block, and is in the second.
+        let by_hardware = |frames: u64| frames - frames.div_ceil(3);
+        let first = BATCH_FRAMES_MAX as u64;
+        let expected = [
+            (first, by_hardware(first)),
+            (FRAMES, by_hardware(FRAMES)),
+            (FRAMES + 6, by_hardware(FRAMES) + 2),
+        ];
+        assert_eq!(counts, expected);
     }
 }
