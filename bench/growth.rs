@@ -132,11 +132,15 @@ impl Bench {
         out.loaded.frames = vec![(1, 1); CHUNK * 4];
         out.clear();
         let before = (counting::allocated(), resident()?);
-        let mut ingest = ingest();
+        let config = TrackerConfig {
+            max_flows: case.max_flows,
+            key_hash: case.key_hash,
+            ..TrackerConfig::default()
+        };
+        let mut ingest = Ingest::new(ByFiveTuple::default(), &config);
         if case.known_key || options.only.is_some() {
             ingest.set_fixed_seed();
         }
-        let config = TrackerConfig { max_flows: case.max_flows, ..TrackerConfig::default() };
         let tracker = FlowTracker::new(ByFiveTuple::default(), config)?;
         let (hash, packets) = (case.hash, Vec::with_capacity(2 * BATCH));
         let work = Work { ingest, tracker, hash, packets, events: 0 };

@@ -9,12 +9,12 @@ use flowscope::flow::ingest::Ingest;
 use flowscope::flow::{ByFiveTuple, FlowId, FlowKey, Packet};
 use flowscope::net::Side;
 use flowscope::reassembly::StreamSink;
-use flowscope::{FlowDriver, FlowEvent, FlowTracker, Frame, LinkType, Timestamp};
+use flowscope::{FlowDriver, FlowEvent, FlowTracker, Frame, LinkType, Timestamp, TrackerConfig};
 
 use super::workload::Loaded;
 
 /// Frames a batch, as the replay loop has them.
-pub const BATCH: usize = 256;
+pub const BATCH: usize = 128;
 
 /// Frames of what is in memory.
 pub fn frames(loaded: &Loaded) -> Vec<Frame<'_>> {
@@ -34,7 +34,7 @@ pub fn frame_of(ts_ns: u64, data: &[u8]) -> Frame<'_> {
 
 /// As a tracker has it.
 pub fn ingest() -> Ingest<ByFiveTuple> {
-    Ingest::new(ByFiveTuple::default(), 4096, 30_000_000_000)
+    Ingest::new(ByFiveTuple::default(), &TrackerConfig::default())
 }
 
 /// Bytes to layers.

@@ -6,6 +6,7 @@
 //! | [`extract`] | layers → key |
 //! | [`packet`] | what the table needs to know of a frame |
 //! | [`ingest`] | frames → packets: decode, fragments, keys, in batches |
+//! | `hash` | the keyed hash of a key |
 //! | [`fragments`] | later fragments find the flow of their datagram |
 //! | [`table`] | key → slot, without tombstones and without rehashing |
 //! | [`wheel`] | which slots are due when |
@@ -23,6 +24,7 @@ mod extra;
 pub mod extract;
 mod flows;
 pub mod fragments;
+mod hash;
 pub mod history;
 pub mod ingest;
 pub mod key;
@@ -37,6 +39,7 @@ pub mod wheel;
 
 pub use config::{IdleTimeouts, TrackerConfig};
 pub use extract::{ByFiveTuple, ByFlowLabel, ByIpPair, ByMacPair, Extracted, FlowExtractor};
+pub use hash::KeyHash;
 pub use history::History;
 pub use key::{FiveTuple, FlowKey, FlowLabel, IpPair, MacPair, Scope};
 pub use observer::{FlowId, FlowObserver, Verdict};

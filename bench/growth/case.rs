@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use flowscope::TrackerConfig;
 use flowscope::flow::ingest::Ingest;
-use flowscope::flow::{ByFiveTuple, FiveTuple};
+use flowscope::flow::{ByFiveTuple, FiveTuple, KeyHash};
 use flowscope::net::{Addr, IpProto, IpVersion};
 
 use super::traffic::{Chosen, Flood, Fragments, Lives, Pieces, Shape, Steady, Traffic, ends};
@@ -22,6 +23,8 @@ pub struct Case {
     pub frame_bytes: usize,
     /// The hash has the seed that everybody knows.
     pub known_key: bool,
+    /// Which hash.
+    pub key_hash: KeyHash,
     /// Every packet's hash is made this one.
     pub hash: Option<u64>,
     /// Streams are reassembled too.
@@ -34,8 +37,9 @@ const TABLE: u32 = 100_000;
 const COLLIDING: usize = 1000;
 
 /// The hard cases, by name.
-pub const HARD: [&str; 16] = [
+pub const HARD: [&str; 17] = [
     "normal",
+    "normal-sip",
     "flood-udp",
     "flood-syn",
     "thousand-flows",
@@ -65,6 +69,7 @@ impl Case {
             settle: 0,
             frame_bytes: 64,
             known_key: false,
+            key_hash: KeyHash::Fast,
             hash: None,
             streams: false,
         }
@@ -104,6 +109,7 @@ impl Case {
         let collide = |count: usize| Self::new(table, Chosen::new(colliding_ends(table, count)));
         Some(match name {
             "normal" => Self::new(table, Steady::new(mix)),
+            "normal-sip" => Self { key_hash: KeyHash::Sip, ..Self::new(table, Steady::new(mix)) },
             "flood-udp" => flood(false, table),
             "flood-udp-1m" => flood(false, scaled(1_000_000)),
             "flood-syn" => flood(true, table),
@@ -136,7 +142,7 @@ impl Case {
 /// knows. What an attacker can find out who knows the key; with any other key they are flows like others.
 fn colliding_ends(table: u32, count: usize) -> Vec<Ends> {
     let ingest = {
-        let mut ingest = Ingest::new(ByFiveTuple::default(), 1, 1);
+        let mut ingest = Ingest::new(ByFiveTuple::default(), &TrackerConfig::default());
         ingest.set_fixed_seed();
         ingest
     };

@@ -29,6 +29,7 @@ BYTES_SPREAD_MAX = 1.35  # accounted bytes a flow, most against least, from 100 
 RESIDENT_RATIO_MAX = 1.15  # resident against accounted bytes
 FLOW_BYTES_MAX = 300
 HARD_RATIO_MAX = {  # process, against the case that it is held against
+    "normal-sip": ("normal", 2.0),
     "flood-udp": ("normal", 5.0),
     "flood-syn": ("normal", 5.0),
     # Ten times the table: its cache misses are in it.
@@ -122,6 +123,7 @@ def costs(found, stage, head):
 CONNECTIONS = {"0": "they go on for ever", "1": "a SYN, no answer", "2": "a SYN, refused"}
 HARD = {
     "normal": "100 k flows, UDP and TCP by halves, in a table for 100 k",
+    "normal-sip": "the same, hashed by SipHash-1-3",
     "flood-udp": "every datagram a new flow, table full",
     "flood-syn": "every SYN a new flow, table full",
     "flood-udp-1m": "the same with a table for 1 M",

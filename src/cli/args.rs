@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use super::exit;
 use super::values::{self, IdleTimeout};
 use crate::capture::fanout::FanoutMode;
+use crate::flow::KeyHash;
 use crate::sensor::backends::Backend;
 use crate::sensor::cores::CoreList;
 use crate::sensor::options::{Output, Speed};
@@ -97,6 +98,24 @@ pub enum LogFormat {
     Json,
 }
 
+/// How flows are found in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FlowHash {
+    /// foldhash.
+    Fast,
+    /// SipHash-1-3.
+    Sip,
+}
+
+impl From<FlowHash> for KeyHash {
+    fn from(hash: FlowHash) -> Self {
+        match hash {
+            FlowHash::Fast => Self::Fast,
+            FlowHash::Sip => Self::Sip,
+        }
+    }
+}
+
 /// What every run takes: where records go, what a flow is, how it is watched.
 #[derive(Debug, Args)]
 pub struct CommonArgs {
@@ -143,6 +162,14 @@ pub struct CommonArgs {
     #[arg(long, value_name = "TIME", default_value = "30m", value_parser = values::duration_or_off, help_heading = "Flows")]
     // Spelled in full: clap would take `Option` for an optional argument.
     pub active_timeout: std::option::Option<Duration>,
+
+    /// How flows are found in the table: fast, or sip against who chooses addresses to make it slow.
+    ///
+    /// Both hash by a key that is this process's own. fast is foldhash, some nanoseconds a packet; sip is SipHash-1-3, which is made
+    /// to keep its key from who can choose every packet and watch what it costs, for some nanoseconds more. Either way a
+    /// search looks at no more than 512 places.
+    #[arg(long, value_name = "HASH", default_value = "fast", help_heading = "Flows")]
+    pub flow_hash: FlowHash,
 
     /// A VLAN that differs is a different flow.
     #[arg(long, help_heading = "Flows")]
@@ -199,8 +226,8 @@ pub struct ReplayArgs {
 
     /// How many threads track flows, 1 to 128.
     ///
-    /// 1 reads and tracks on one thread. With more, one thread reads and steers each flow to
-    /// one of that many pinned workers. The records are the same set, in another order.
+    /// 1 reads and tracks on one thread. With more, each flow has one of that many pinned workers, which take
+    /// turns in reading; from a pipe, or at a --speed, one more thread reads. The records are the same set, in another order.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128), help_heading = "Replay")]
     pub workers: u16,
 

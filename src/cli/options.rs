@@ -128,6 +128,7 @@ fn common(args: &CommonArgs, workers: usize, steer: bool) -> Result<Common, Usag
     let mut tracker = TrackerConfig {
         max_flows: args.max_flows,
         active_timeout: args.active_timeout,
+        key_hash: args.flow_hash.into(),
         ..TrackerConfig::default()
     };
     args.idle_timeout.iter().for_each(|timeout| timeout.apply(&mut tracker.idle));

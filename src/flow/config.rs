@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::hash::KeyHash;
 use super::tcp::TcpState;
 use crate::net::L4;
 
@@ -50,6 +51,8 @@ pub struct TrackerConfig {
     pub max_datagrams: usize,
     /// How long a datagram's fragments are waited for. Default 30 s (RFC 8200 allows 60).
     pub fragment_timeout: Duration,
+    /// Which hash the table goes by. Default [`KeyHash::Fast`].
+    pub key_hash: KeyHash,
     /// Whether every packet is an event. Default no.
     pub emit_packets: bool,
     /// Whether all memory is touched at the start, so that no packet waits for the kernel to clear a page: about
@@ -65,6 +68,7 @@ impl Default for TrackerConfig {
             active_timeout: Some(Duration::from_secs(1800)),
             max_datagrams: 4096,
             fragment_timeout: Duration::from_secs(30),
+            key_hash: KeyHash::default(),
             emit_packets: false,
             touch_memory: false,
         }

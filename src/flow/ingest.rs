@@ -3,24 +3,22 @@
 //! A tracker has one of its own. With software steering the reader has the only one, and sends
 //! packets to trackers on other cores.
 
-use std::hash::{BuildHasher, Hash, Hasher};
-
-use foldhash::fast::SeedableRandomState;
-
+use super::config::TrackerConfig;
 use super::extract::{FlowExtractor, request_type};
 use super::fragments::{FragmentTable, Held, Placed};
-use super::packet::{Packet, Role};
+use super::hash::KeyHasher;
+use super::packet::{Packet, PacketSink, Role};
 use crate::decode::{
     Fault, Layers, OnLayers, Payload, Transport, decode_any, decode_for, decode_quoted,
 };
 use crate::frame::Frame;
 use crate::net::IpProto;
-use crate::time::Timestamp;
+use crate::time::{Timestamp, duration_ns};
 
 /// Turns frames into packets with keys.
 pub struct Ingest<E: FlowExtractor> {
     extractor: E,
-    hasher: SeedableRandomState,
+    hasher: KeyHasher,
     fragments: FragmentTable,
     /// The latest time seen.
     clock: Timestamp,
@@ -53,13 +51,14 @@ pub struct IngestCounters {
 }
 
 impl<E: FlowExtractor> Ingest<E> {
-    /// `max_datagrams` and `fragment_timeout_ns` bound the fragment table. Keys are hashed with
-    /// a seed of this process, so that nobody can aim at a bucket.
-    pub fn new(extractor: E, max_datagrams: usize, fragment_timeout_ns: u64) -> Self {
+    /// `max_datagrams` and `fragment_timeout` of the configuration bound the fragment table, which is to be
+    /// [valid](TrackerConfig::validate); keys are hashed by its `key_hash`.
+    pub fn new(extractor: E, config: &TrackerConfig) -> Self {
+        let timeout_ns = duration_ns(config.fragment_timeout);
         Self {
             extractor,
-            hasher: SeedableRandomState::random(),
-            fragments: FragmentTable::new(max_datagrams, fragment_timeout_ns),
+            hasher: KeyHasher::random(config.key_hash),
+            fragments: FragmentTable::new(config.max_datagrams, timeout_ns),
             clock: Timestamp::ZERO,
             due: Timestamp::MAX,
             counters: IngestCounters::default(),
@@ -68,11 +67,11 @@ impl<E: FlowExtractor> Ingest<E> {
 
     /// The same with a fixed seed: for measurements that must repeat. Never on untrusted traffic.
     pub fn set_fixed_seed(&mut self) {
-        self.hasher = SeedableRandomState::fixed();
+        self.hasher.fix();
     }
 
-    /// Appends the packets of `frames` to `packets`; [`Packet::frame`] counts from 0 in `frames`.
-    pub fn batch(&mut self, frames: &[Frame<'_>], packets: &mut Vec<Packet<E::Key>>) {
+    /// Gives the packets of `frames` to `packets`; [`Packet::frame`] counts from 0 in `frames`.
+    pub fn batch<P: PacketSink<E::Key>>(&mut self, frames: &[Frame<'_>], packets: &mut P) {
         for (index, frame) in frames.iter().enumerate() {
             self.clock = self.clock.max(frame.ts);
             if frame.ts >= self.due {
@@ -85,12 +84,12 @@ impl<E: FlowExtractor> Ingest<E> {
     }
 
     #[inline(always)]
-    fn one(
+    fn one<P: PacketSink<E::Key>>(
         &mut self,
         frame: &Frame<'_>,
         index: usize,
         layers: &Layers,
-        packets: &mut Vec<Packet<E::Key>>,
+        packets: &mut P,
     ) {
         let Some(extracted) = self.extractor.extract(layers) else {
             self.unmatched(frame.wire_len, layers.fault);
@@ -103,7 +102,7 @@ impl<E: FlowExtractor> Ingest<E> {
         };
         packets.push(Packet {
             key: extracted.key,
-            hash: hash_of(&self.hasher, &extracted.key),
+            hash: self.hasher.hash(&extracted.key),
             ts: frame.ts,
             clock: self.clock,
             wire_bytes: u64::from(frame.wire_len),
@@ -122,7 +121,7 @@ impl<E: FlowExtractor> Ingest<E> {
     /// A frame of no common stack.
     #[cold]
     #[inline(never)]
-    fn general(&mut self, frame: &Frame<'_>, index: usize, packets: &mut Vec<Packet<E::Key>>) {
+    fn general<P: PacketSink<E::Key>>(&mut self, frame: &Frame<'_>, index: usize, packets: &mut P) {
         let layers = decode_any(frame);
         let odd = layers.ip.is_some_and(|ip| ip.fragment.is_some())
             || matches!(layers.transport, Transport::Icmp(icmp) if icmp.quoted_at.is_some());
@@ -144,12 +143,12 @@ impl<E: FlowExtractor> Ingest<E> {
 
     /// Fragments, and ICMP errors with the packet that they quote.
     #[cold]
-    fn odd(
+    fn odd<P: PacketSink<E::Key>>(
         &mut self,
         frame: &Frame<'_>,
         index: usize,
         mut layers: Layers,
-        packets: &mut Vec<Packet<E::Key>>,
+        packets: &mut P,
     ) {
         let Self { extractor, hasher, fragments, clock, counters, .. } = self;
         let mut giver = Giver { extractor, hasher, clock: *clock, counters, packets };
@@ -188,12 +187,12 @@ impl<E: FlowExtractor> Ingest<E> {
     }
 
     /// A note to the flow that an ICMP error quotes.
-    fn quote(
+    fn quote<P: PacketSink<E::Key>>(
         &mut self,
         frame: &Frame<'_>,
         outer: &Layers,
         at: u32,
-        packets: &mut Vec<Packet<E::Key>>,
+        packets: &mut P,
     ) {
         let quoted = Layers {
             macs: outer.macs,
@@ -205,7 +204,7 @@ impl<E: FlowExtractor> Ingest<E> {
         let Some(extracted) = self.extractor.extract(&quoted) else { return };
         packets.push(Packet {
             key: extracted.key,
-            hash: hash_of(&self.hasher, &extracted.key),
+            hash: self.hasher.hash(&extracted.key),
             ts: frame.ts,
             clock: self.clock,
             wire_bytes: 0,
@@ -226,8 +225,8 @@ impl<E: FlowExtractor> Ingest<E> {
         self.fragments.next_due()
     }
 
-    /// Gives up on datagrams whose time is over, and appends the fragments that waited.
-    pub fn handle_timeout(&mut self, now: Timestamp, packets: &mut Vec<Packet<E::Key>>) {
+    /// Gives up on datagrams whose time is over, and hands on the fragments that waited.
+    pub fn handle_timeout<P: PacketSink<E::Key>>(&mut self, now: Timestamp, packets: &mut P) {
         self.clock = self.clock.max(now);
         let Self { extractor, hasher, fragments, clock, counters, .. } = self;
         let mut giver = Giver { extractor, hasher, clock: *clock, counters, packets };
@@ -237,7 +236,7 @@ impl<E: FlowExtractor> Ingest<E> {
     }
 
     /// Gives up on all datagrams.
-    pub fn drain(&mut self, packets: &mut Vec<Packet<E::Key>>) {
+    pub fn drain<P: PacketSink<E::Key>>(&mut self, packets: &mut P) {
         let Self { extractor, hasher, fragments, clock, counters, .. } = self;
         let mut giver = Giver { extractor, hasher, clock: *clock, counters, packets };
         fragments.drain(&mut |held| giver.give_up(held));
@@ -247,7 +246,7 @@ impl<E: FlowExtractor> Ingest<E> {
 
     /// The hash that packets with this key carry.
     pub fn hash(&self, key: &E::Key) -> u64 {
-        hash_of(&self.hasher, key)
+        self.hasher.hash(key)
     }
 
     /// Where the frames went.
@@ -257,14 +256,14 @@ impl<E: FlowExtractor> Ingest<E> {
 }
 
 /// A frame on its way to being a packet.
-struct OneFrame<'a, 'f, E: FlowExtractor> {
+struct OneFrame<'a, 'f, E: FlowExtractor, P> {
     ingest: &'a mut Ingest<E>,
     frame: &'a Frame<'f>,
     index: usize,
-    packets: &'a mut Vec<Packet<E::Key>>,
+    packets: &'a mut P,
 }
 
-impl<E: FlowExtractor> OnLayers for OneFrame<'_, '_, E> {
+impl<E: FlowExtractor, P: PacketSink<E::Key>> OnLayers for OneFrame<'_, '_, E, P> {
     type Out = ();
 
     #[inline(always)]
@@ -277,15 +276,6 @@ impl<E: FlowExtractor> OnLayers for OneFrame<'_, '_, E> {
     fn general(self, frame: &Frame<'_>) {
         self.ingest.general(frame, self.index, self.packets);
     }
-}
-
-/// What [`BuildHasher::hash_one`] gives, but never by a call, for which the key would go through memory.
-#[inline(always)]
-#[allow(clippy::manual_hash_one, reason = "hash_one is not inlined everywhere")]
-fn hash_of<K: Hash>(hasher: &SeedableRandomState, key: &K) -> u64 {
-    let mut state = hasher.build_hasher();
-    key.hash(&mut state);
-    state.finish()
 }
 
 #[inline]
@@ -308,15 +298,15 @@ fn is_reply(layers: &Layers) -> bool {
 }
 
 /// Hands on fragments that waited.
-struct Giver<'a, E: FlowExtractor> {
+struct Giver<'a, E: FlowExtractor, P> {
     extractor: &'a E,
-    hasher: &'a SeedableRandomState,
+    hasher: &'a KeyHasher,
     clock: Timestamp,
     counters: &'a mut IngestCounters,
-    packets: &'a mut Vec<Packet<E::Key>>,
+    packets: &'a mut P,
 }
 
-impl<E: FlowExtractor> Giver<'_, E> {
+impl<E: FlowExtractor, P: PacketSink<E::Key>> Giver<'_, E, P> {
     /// Those whose first one never came: their flow is the one with ports 0.
     fn give_up(&mut self, held: Held) {
         self.counters.fragments_unattributed += u64::from(held.frames);
@@ -332,7 +322,7 @@ impl<E: FlowExtractor> Giver<'_, E> {
         self.counters.packets += u64::from(held.frames);
         self.packets.push(Packet {
             key: extracted.key,
-            hash: hash_of(self.hasher, &extracted.key),
+            hash: self.hasher.hash(&extracted.key),
             ts: held.times.0,
             clock: self.clock,
             wire_bytes: held.wire_bytes,

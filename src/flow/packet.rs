@@ -40,6 +40,19 @@ pub struct Packet<K> {
     pub frame: u32,
 }
 
+/// Where an [`Ingest`](super::ingest::Ingest) puts its packets: appended to a list, or dealt to workers at once.
+pub trait PacketSink<K> {
+    /// Takes the next packet.
+    fn push(&mut self, packet: Packet<K>);
+}
+
+impl<K> PacketSink<K> for Vec<Packet<K>> {
+    #[inline(always)]
+    fn push(&mut self, packet: Packet<K>) {
+        self.push(packet);
+    }
+}
+
 /// What a packet means to its flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

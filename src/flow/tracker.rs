@@ -11,7 +11,7 @@ use super::stats::FlowStats;
 use crate::event::{EndReason, EventSink};
 use crate::frame::Frame;
 use crate::obs::{Hooks, hook};
-use crate::time::{Timestamp, duration_ns};
+use crate::time::Timestamp;
 
 /// Frames or packets that are looked up together, so that their cache misses overlap.
 const BATCH: usize = 128;
@@ -60,10 +60,8 @@ impl<E: FlowExtractor> FlowTracker<E> {
     /// Takes the memory for `config.max_flows` flows.
     pub fn new(extractor: E, config: TrackerConfig) -> Result<Self, ConfigError> {
         config.validate()?;
-        let fragment_timeout_ns = duration_ns(config.fragment_timeout);
-        let ingest = Ingest::new(extractor, config.max_datagrams, fragment_timeout_ns);
         Ok(Self {
-            ingest,
+            ingest: Ingest::new(extractor, &config),
             flows: Flows::new(&config),
             config,
             hooks: Hooks::default(),

@@ -210,7 +210,8 @@ fn every_packet_is_an_event_only_when_asked_for() {
 fn keys_that_collide_on_purpose_displace_each_other_and_are_counted() {
     const FLOWS: u16 = 2000;
     let mut talk = Talk::with(TrackerConfig { max_flows: 4096, ..TrackerConfig::default() });
-    let mut ingest = crate::flow::ingest::Ingest::new(ByFiveTuple::default(), 1, 1);
+    let mut ingest =
+        crate::flow::ingest::Ingest::new(ByFiveTuple::default(), &TrackerConfig::default());
     let mut packets = Vec::new();
     for port in 0..FLOWS {
         let mut data = Vec::new();
@@ -248,7 +249,8 @@ fn more_packets_than_32_bits_count_are_counted() {
     let mut talk = Talk::new();
     talk.udp(Client, 1000, 10);
     let (&key, _) = talk.tracker.iter().next().expect("a live flow");
-    let mut ingest = crate::flow::ingest::Ingest::new(ByFiveTuple::default(), 1, 1);
+    let mut ingest =
+        crate::flow::ingest::Ingest::new(ByFiveTuple::default(), &TrackerConfig::default());
     let mut data = Vec::new();
     etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
         .ipv4([10, 0, 0, 2], [10, 0, 0, 1], 64)
