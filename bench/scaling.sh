@@ -5,13 +5,14 @@
 #
 # Three comparisons of whole runs, files in the page cache to JSON records on disk, in turns, medians:
 #
-#   steered    `replay --workers 2` against `--workers 1`: one reader deals the packets of one file out. Both may use
-#              both cores, so that the one worker has its export thread on the other.
+#   steered    `replay --workers 2` against `--workers 1`: the packets of one file, dealt out by whichever worker reads. Both
+#              may use both cores, so that the one worker has its export thread on the other.
 #   apart      two processes, each on a core of its own and with all that a file takes, against one: what two queues of
 #              an interface with a worker each share is the memory and the disk, and so do these. The figure is twice
 #              the time of one over the time until both are done. A replay has no such mode: its files are one capture.
 #   metrics    metrics on, listening and read once a second, against a program without the hooks
-#              (`--cfg flowscope_no_hooks`) that does not listen, both on one core.
+#              (`--cfg flowscope_no_hooks`) that does not listen, both on one core, who asks on the other. The file
+#              is repeated until a run takes about a second: what a second costs is not what a start costs.
 #
 #   --data DIR         where the workloads are, or are made (default bench/data)
 #   --runs N           runs of each (default 7)
@@ -64,12 +65,12 @@ known() { # workload, field
     sed -n "s/.*\"$2\": \([0-9]*\),*/\1/p" "$data/$1.json"
 }
 
-# replay PROGRAM WORKLOAD NAME [OPTION…]: to records of its own.
+# replay PROGRAM WORKLOAD NAME [OPTION…]: to records of its own. `file` may be another than the workload's own.
 replay() {
     local program=$1 workload=$2 name=$3 flows
     shift 3
     flows=$(known "$workload" flows)
-    "$program" replay "$data/$workload.pcap" --output "jsonl:$work/$name.jsonl" \
+    "$program" replay "${file:-$data/$workload.pcap}" --output "jsonl:$work/$name.jsonl" \
         --max-flows $((flows + flows / 10)) "$@" 2>"$work/$name.err" || {
         tail -n 5 "$work/$name.err" >&2
         die "a replay of $workload failed"
@@ -93,7 +94,7 @@ apart() { # workload
 # Asks for metrics at once and then once a second, of whatever listens.
 scrape() {
     while :; do
-        if curl -sf "http://127.0.0.1:$port/metrics" -o "$work/metrics"; then
+        if taskset -c 0 curl -sf "http://127.0.0.1:$port/metrics" -o "$work/metrics"; then
             echo read >>"$work/scrapes"
             sleep 1
         else
@@ -115,11 +116,26 @@ timed() {
         'BEGIN { printf "%s,%s,%s,%.4f\n", w, t, r, us / 1e6 }' >>"$csv"
 }
 
+# The workload's file, its frames so often that it takes about a second.
+repeated() { # workload
+    local times=1
+    case $1 in
+    A) times=10 ;;
+    C) times=3 ;;
+    esac
+    cat "$data/$1.pcap"
+    for ((; times > 1; times--)); do
+        tail -c +25 "$data/$1.pcap"
+    done
+}
+
 for workload in $workloads; do
+    repeated "$workload" >"$work/long.pcap"
     # In again as from a disk, and one run that does not count: free memory goes back to the host.
     sync "$data/$workload.pcap"
     dd if="$data/$workload.pcap" iflag=nocache count=0 status=none
     cat "$data/$workload.pcap" >/dev/null
+    cat "$work/long.pcap" >/dev/null
     apart "$workload"
     for ((run = 1; run <= runs; run++)); do
         timed "$workload" workers-1 "$run" replay "$with" "$workload" one --workers 1
@@ -131,6 +147,7 @@ for workload in $workloads; do
         fi
         timed "$workload" one "$run" pinned 1 "$with" "$workload" one --workers 1
         timed "$workload" apart "$run" apart "$workload"
+        file=$work/long.pcap
         timed "$workload" hooks-none "$run" pinned 1 "$without" "$workload" none --workers 1
         : >"$work/scrapes"
         scrape &
@@ -140,6 +157,7 @@ for workload in $workloads; do
         kill "$scraper"
         wait "$scraper" 2>/dev/null || true
         scraper=
+        file=
         [ -s "$work/scrapes" ] || die "nobody could read the metrics on port $port: is it taken?"
     done
 done

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_utils::CachePadded;
-use flowscope::capture::BATCH_FRAMES_MAX;
+use flowscope::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
 use flowscope::export::sink::Opened;
 use flowscope::export::{RecordWriter, Sink, WhenFull};
 use flowscope::flow::ingest::Ingest;
@@ -12,9 +12,10 @@ use flowscope::flow::{ByFiveTuple, FlowTracker};
 use flowscope::sensor::cores::Pinning;
 use flowscope::sensor::direct::Direct;
 use flowscope::sensor::ledger::Ledger;
-use flowscope::sensor::read::Stage;
+use flowscope::sensor::read::{Position, ReadLoop, Stage};
 use flowscope::sensor::shard::{Board, Pulse, ReaderFigures, Thread};
-use flowscope::sensor::steer::{Steer, WorkerParts};
+use flowscope::sensor::steer::{Steer, WorkerParts, read_in_turns};
+use flowscope::sensor::stop::Stop;
 use flowscope::{Frame, LinkType, Timestamp, TrackerConfig};
 use proptest::prelude::*;
 
@@ -137,65 +138,114 @@ impl Write for Text {
     }
 }
 
-/// The records of a run, sorted, and whether it balances. 0 workers: without steering.
-fn run(
-    frames: &[Frame<'_>],
-    cuts: &[usize],
-    workers: usize,
-    is_live: bool,
-) -> (Vec<String>, Ledger) {
+/// Who reads and who tracks.
+#[derive(Clone, Copy, Debug)]
+enum Shape {
+    /// One thread does both.
+    Direct,
+    /// A reader for so many workers; whether it reads what does not wait.
+    Steered(usize, bool),
+    /// So many workers that take turns in reading.
+    InTurns(usize),
+}
+
+/// Frames in batches of these sizes, again and again.
+struct Cut<'a> {
+    rest: &'a [Frame<'a>],
+    sizes: std::iter::Cycle<std::slice::Iter<'a, usize>>,
+    given: u64,
+}
+
+impl<'a> Cut<'a> {
+    fn new(frames: &'a [Frame<'a>], sizes: &'a [usize]) -> Self {
+        Self { rest: frames, sizes: sizes.iter().cycle(), given: 0 }
+    }
+}
+
+impl Capture for Cut<'_> {
+    fn with_batch<R>(
+        &mut self,
+        f: impl FnOnce(&[Frame<'_>]) -> R,
+    ) -> Result<Option<R>, CaptureError> {
+        if self.rest.is_empty() {
+            return Ok(None);
+        }
+        let size = self.sizes.next().unwrap_or(&1);
+        let (batch, later) =
+            self.rest.split_at((*size).clamp(1, BATCH_FRAMES_MAX).min(self.rest.len()));
+        self.rest = later;
+        self.given += batch.len() as u64;
+        Ok(Some(f(batch)))
+    }
+}
+
+/// Now and then flushed, as a source that is quiet for a while does it.
+struct Flushed(Steer, usize);
+
+impl Stage for Flushed {
+    fn frames(&mut self, frames: &[Frame<'_>]) {
+        self.1 = frames.len();
+        self.0.frames(frames);
+    }
+
+    fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {
+        self.0.tick(now, figures);
+        if self.1 % 3 == 0 {
+            self.flush();
+        }
+    }
+
+    fn flush(&mut self) {
+        self.0.flush();
+    }
+}
+
+/// The records of a run, sorted, and whether it balances.
+fn run(frames: &[Frame<'_>], cuts: &[usize], shape: Shape) -> (Vec<String>, Ledger) {
     let config = TrackerConfig {
         active_timeout: Some(std::time::Duration::from_secs(3)),
         ..TrackerConfig::default()
     };
+    let (workers, is_live) = match shape {
+        Shape::Direct => (1, false),
+        Shape::Steered(workers, is_live) => (workers, is_live),
+        Shape::InTurns(workers) => (workers, false),
+    };
     let text = Text::default();
     let mut sink = Sink::start(Opened::of("memory".to_owned(), text.clone())).unwrap();
-    let board = Board::new(1, workers.max(1), vec![("memory".to_owned(), sink.handle())]);
+    let board = Board::new(1, workers, vec![("memory".to_owned(), sink.handle())]);
     let parts = |worker: usize| WorkerParts {
         tracker: FlowTracker::new(ByFiveTuple::default(), config.clone()).unwrap(),
         records: RecordWriter::new(vec![sink.handle()], true, WhenFull::Wait),
         shard: Arc::clone(&board.workers[worker]),
         live: is_live.then(|| Arc::new(CachePadded::new(Pulse::new(Thread::Worker(worker))))),
     };
-    let mut figures = ReaderFigures::default();
-    let mut last = Timestamp::ZERO;
-    let mut feed = |stage: &mut dyn FnMut(&[Frame<'_>], Timestamp, &mut ReaderFigures)| {
-        let (mut rest, mut cuts) = (frames, cuts.iter().cycle());
-        while !rest.is_empty() {
-            let size = (*cuts.next().unwrap_or(&1)).clamp(1, BATCH_FRAMES_MAX).min(rest.len());
-            let (batch, later) = rest.split_at(size);
-            last = batch.iter().map(|frame| frame.ts).fold(last, Timestamp::max);
-            stage(batch, last, &mut figures);
-            rest = later;
+    let ingest = Ingest::new(ByFiveTuple::default(), &config);
+    let shard = Arc::clone(&board.readers[0]);
+    let mut reading = ReadLoop::new(None, None, Stop::new(), board.clone(), Arc::clone(&shard));
+    let mut capture = Cut::new(frames, cuts);
+    let position = |capture: &Cut<'_>| Position { frames: capture.given, ..Position::default() };
+    match shape {
+        Shape::Direct => {
+            let WorkerParts { tracker, records, shard, .. } = parts(0);
+            let mut direct = Direct::new(tracker, records, shard);
+            reading.run(&mut capture, &mut direct, position);
+            direct.finish(reading.now(), reading.figures());
         }
-    };
-    if workers == 0 {
-        let WorkerParts { tracker, records, shard, .. } = parts(0);
-        let mut direct = Direct::new(tracker, records, shard);
-        feed(&mut |batch, now, figures| {
-            direct.frames(batch);
-            direct.tick(now, figures);
-        });
-        direct.finish(last, &mut figures);
-    } else {
-        let timeout_ns = config.fragment_timeout.as_nanos() as u64;
-        let ingest = Ingest::new(ByFiveTuple::default(), config.max_datagrams, timeout_ns);
-        let mut steer =
-            Steer::start(ingest, (0..workers).map(parts).collect(), &Pinning::default()).unwrap();
-        feed(&mut |batch, now, figures| {
-            steer.frames(batch);
-            steer.tick(now, figures);
-            if batch.len() % 3 == 0 {
-                steer.flush();
-            }
-        });
-        steer.finish(last, &mut figures).unwrap();
+        Shape::Steered(..) => {
+            let parts = (0..workers).map(parts).collect();
+            let mut steer = Flushed(Steer::start(ingest, parts, &Pinning::default()).unwrap(), 0);
+            reading.run(&mut capture, &mut steer, position);
+            steer.0.finish(reading.now(), reading.figures()).unwrap();
+        }
+        Shape::InTurns(_) => {
+            let (parts, pinning) = ((0..workers).map(parts).collect(), Pinning::default());
+            read_in_turns(&mut reading, &mut capture, position, ingest, parts, &pinning).unwrap();
+        }
     }
+    shard.store(reading.figures());
     sink.finish();
-    figures.offered = frames.len() as u64;
-    figures.delivered = figures.offered;
-    figures.delivered_bytes = frames.iter().map(|frame| u64::from(frame.wire_len)).sum();
-    board.readers[0].store(&mut figures);
+    assert_eq!(shard.load().delivered, frames.len() as u64);
     let text = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
     let mut records: Vec<_> = text.lines().map(str::to_owned).collect();
     records.sort();
@@ -229,16 +279,19 @@ proptest! {
                 data,
             })
             .collect();
-        let (expected, ledger) = run(&frames, &cuts, 0, false);
+        let (expected, ledger) = run(&frames, &cuts, Shape::Direct);
         prop_assert!(ledger.balanced, "{ledger:#?}");
-        for (workers, is_live) in (1..=4).flat_map(|workers| [(workers, false), (workers, true)]) {
-            let (found, ledger) = run(&frames, &other_cuts, workers, is_live);
-            prop_assert!(ledger.balanced, "{workers} workers: {ledger:#?}");
+        let shapes = (1..=4).flat_map(|workers| {
+            [Shape::Steered(workers, false), Shape::Steered(workers, true), Shape::InTurns(workers)]
+        });
+        for shape in shapes {
+            let (found, ledger) = run(&frames, &other_cuts, shape);
+            prop_assert!(ledger.balanced, "{shape:?}: {ledger:#?}");
             // The whole lists would drown what differs.
             let missing: Vec<_> = expected.iter().filter(|line| !found.contains(line)).collect();
             let extra: Vec<_> = found.iter().filter(|line| !expected.contains(line)).collect();
             let is_same = found == expected;
-            prop_assert!(is_same, "{workers} workers: not {extra:#?} but {missing:#?}");
+            prop_assert!(is_same, "{shape:?}: not {extra:#?} but {missing:#?}");
         }
     }
 }

@@ -167,7 +167,8 @@ impl<T> Queue<T> {
         }
     }
 
-    fn has_room(&self) -> bool {
+    /// Whether half of it is free, or nothing is taken any more: a push does not wait then, unless another giver comes first.
+    pub fn has_room(&self) -> bool {
         self.closed.load(Ordering::Acquire) || self.items.len() <= self.items.capacity() / 2
     }
 

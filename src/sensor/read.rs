@@ -4,6 +4,7 @@
 //! for every backend and for both shapes. Every frame that the capture hands over is counted as
 //! delivered once, and then as filtered or handed on.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crossbeam_utils::CachePadded;
@@ -14,7 +15,7 @@ use super::shard::{Board, ReaderFigures, ReaderShard};
 use super::stop::Stop;
 use crate::capture::filter::Filter;
 use crate::capture::live::DropReason;
-use crate::capture::{Capture, CaptureError};
+use crate::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
 use crate::export::sink::SinkHandle;
 use crate::frame::{Frame, LinkType};
 use crate::time::Timestamp;
@@ -32,7 +33,7 @@ pub trait Stage {
 }
 
 /// Frames wanted that are handed on at once when there is a filter.
-const KEPT_MAX: usize = 256;
+const KEPT_MAX: usize = BATCH_FRAMES_MAX;
 
 /// Link types that are told apart in the summary; frames of others are counted as one.
 const LINKS_MAX: usize = 16;
@@ -120,17 +121,24 @@ impl ReadLoop {
         position: impl Fn(&C) -> Position,
     ) -> ReadEnd {
         let mut end = ReadEnd::default();
-        loop {
-            if self.stop.raised() || self.outputs_failed() {
-                end.stopped = true;
-                break;
-            }
-            if !self.turn(capture, stage, &position, &mut end) {
-                break;
-            }
+        while self.step(capture, stage, &position, &mut end).is_continue() {}
+        end
+    }
+
+    /// One batch of [`run`](Self::run); `Break` at its end.
+    pub fn step<C: Capture, S: Stage>(
+        &mut self,
+        capture: &mut C,
+        stage: &mut S,
+        position: &impl Fn(&C) -> Position,
+        end: &mut ReadEnd,
+    ) -> ControlFlow<()> {
+        end.stopped = self.stop.raised() || self.outputs_failed();
+        if !end.stopped && self.turn(capture, stage, position, end) {
+            return ControlFlow::Continue(());
         }
         self.publish(stage, position(capture));
-        end
+        ControlFlow::Break(())
     }
 
     /// Reads what a capture that was told to stop still has.

@@ -25,7 +25,7 @@ use super::run::{
     warn_of_uncovered_links,
 };
 use super::shard::{Board, Thread};
-use super::steer::{Steer, WorkerParts};
+use super::steer::{Steer, WorkerParts, read_in_turns};
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
 use crate::capture::CaptureError;
@@ -36,7 +36,6 @@ use crate::export::{RecordWriter, Sink, WhenFull};
 use crate::flow::ingest::Ingest;
 use crate::flow::{ByFiveTuple, FlowTracker};
 use crate::reassembly::ReassemblyConfig;
-use crate::time::{Timestamp, duration_ns};
 
 /// Replays, and says how it ended. `Err` is for what failed before the first frame, and for bugs.
 /// A second SIGINT or SIGTERM ends the process with `code_at_once`.
@@ -120,13 +119,14 @@ fn read(
     let mut reading = ReadLoop::new(filter, pacer, stop.clone(), board.clone(), Arc::clone(&shard));
     let tracks = Tracks::new(options, board)?;
     let asked = options.cores.as_ref();
+    // What keeps nobody waiting is read by the workers themselves.
+    let in_turns = options.speed == Speed::Max && capture.bytes_total().is_some();
+    let threads = options.workers + usize::from(!in_turns);
     let pinning = match &tracks {
         // One thread that reads and tracks is left alone, unless it is told where to be.
         Tracks::Here(_) | Tracks::HereWithStreams(_) if asked.is_none() => Pinning::default(),
-        // Nor are more threads than cores: where the reader happens to be, a worker that cannot leave falls behind.
-        Tracks::Steered(_) if asked.is_none() && allowed().len() <= options.workers => {
-            Pinning::default()
-        }
+        // Nor are more threads than cores: where another happens to be, a worker that cannot leave falls behind.
+        Tracks::Steered(_) if asked.is_none() && allowed().len() < threads => Pinning::default(),
         _ => Pinning::choose(options.workers, asked, &[])?,
     };
     if let Some(server) = server {
@@ -142,13 +142,15 @@ fn read(
             run_here(&mut reading, &mut capture, *direct)
         }
         Tracks::Steered(workers) => {
-            let timeout_ns = duration_ns(options.tracker.fragment_timeout);
-            let ingest = Ingest::new(options.extractor, options.tracker.max_datagrams, timeout_ns);
-            let mut steer = Steer::start(ingest, workers, &pinning)?;
-            let end = reading.run(&mut capture, &mut steer, position);
-            let now: Timestamp = reading.now();
-            steer.finish(now, reading.figures())?;
-            end
+            let ingest = Ingest::new(options.extractor, &options.tracker);
+            if in_turns {
+                read_in_turns(&mut reading, &mut capture, position, ingest, workers, &pinning)?
+            } else {
+                let mut steer = Steer::start(ingest, workers, &pinning)?;
+                let end = reading.run(&mut capture, &mut steer, position);
+                steer.finish(reading.now(), reading.figures())?;
+                end
+            }
         }
     };
     shard.store(reading.figures());

@@ -33,7 +33,7 @@ use crate::sensor::shunt::yard::Yard;
 use crate::sensor::steer::{Steer, WorkerError, WorkerParts};
 use crate::sensor::stop::Stop;
 use crate::sensor::watch::{Seat, Watch, WatchEnd};
-use crate::time::{Timestamp, duration_ns};
+use crate::time::Timestamp;
 
 /// What starts the threads.
 pub(super) struct Launch<'a> {
@@ -209,8 +209,7 @@ impl Threads<'_> {
         };
         let parts = board.workers.iter().zip(&board.pulses).map(parts);
         let parts = parts.collect::<anyhow::Result<Vec<_>>>()?;
-        let timeout_ns = duration_ns(options.tracker.fragment_timeout);
-        let ingest = Ingest::new(options.extractor, options.tracker.max_datagrams, timeout_ns);
+        let ingest = Ingest::new(options.extractor, &options.tracker);
         let mut steer = Some(Steer::start(ingest, parts, &self.pinning)?);
         // One list was dealt, for one reader.
         let reader = |queues| {
