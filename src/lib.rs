@@ -23,6 +23,7 @@ pub mod flow;
 pub mod frame;
 pub mod net;
 pub mod obs;
+mod pages;
 mod prefetch;
 pub mod reassembly;
 pub mod time;

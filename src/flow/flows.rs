@@ -23,6 +23,7 @@ use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::frame::Frame;
 use crate::net::L4;
 use crate::obs::{Hooks, hook};
+use crate::pages::room;
 use crate::prefetch::prefetch;
 use crate::time::{Timestamp, duration_ns};
 use ending::over;
@@ -96,7 +97,7 @@ impl<K: Copy + Eq> Flows<K> {
     pub fn new(config: &TrackerConfig) -> Self {
         let max = config.max_flows;
         let active = config.active_timeout.map_or(NEVER, |t| coarse_duration(duration_ns(t)));
-        let (mut hot, mut cold) = (Vec::with_capacity(max), Vec::with_capacity(max));
+        let (mut hot, mut cold) = (room(max), room(max));
         let (mut table, mut wheel) = (Table::new(max), Wheel::new(max));
         if config.touch_memory {
             touch(&mut hot);

@@ -8,6 +8,7 @@
 //! hashbrown's `HashTable` was considered: it erases by tombstone and then rehashes everything in
 //! place when they pile up, which at a million flows stops the world for tens of milliseconds.
 
+use crate::pages::ask_for_huge;
 use crate::prefetch::prefetch;
 
 /// A bucket: tag in the upper half, slot plus one in the lower; 0 is empty.
@@ -75,13 +76,10 @@ impl Table {
     /// Takes the memory for `max` entries, 1 to 2^30: 12 to 24 bytes an entry.
     pub fn new(max: usize) -> Self {
         let max = max.clamp(1, 1 << 30);
-        let buckets = (max + max / 2).next_power_of_two().max(4);
-        Self {
-            buckets: vec![Bucket::EMPTY; buckets].into_boxed_slice(),
-            mask: (buckets - 1) as u32,
-            len: 0,
-            max: max as u32,
-        }
+        let len = (max + max / 2).next_power_of_two().max(4);
+        let mut buckets = vec![Bucket::EMPTY; len].into_boxed_slice();
+        ask_for_huge(&mut buckets);
+        Self { buckets, mask: (len - 1) as u32, len: 0, max: max as u32 }
     }
 
     /// Entries.

@@ -9,6 +9,7 @@
 //! within a class, what would have expired first.
 
 use super::entry::touch;
+use crate::pages::room;
 use crate::prefetch::prefetch;
 use crate::time::Timestamp;
 
@@ -68,7 +69,7 @@ impl Wheel {
     /// For slots below `max`; memory is taken as slots are first used, up to 8 bytes each.
     pub fn new(max: usize) -> Self {
         Self {
-            links: Vec::with_capacity(max),
+            links: room(max),
             heads: vec![NIL; CLASSES * BUCKETS as usize].into_boxed_slice(),
             occupied: [[0; WORDS]; CLASSES],
             cursor: 0,
