@@ -3,7 +3,8 @@
 #
 #   bench/scaling.sh [--data DIR] [--runs N] [--workloads "LIST"] [--out DIR] [--scale X] [--assert] [--note TEXT]
 #
-# Three comparisons of whole runs, files in the page cache to JSON records on disk, in turns, medians:
+# Three comparisons of whole runs, files in the page cache to JSON records on disk, in turns, medians. The frames of A and C are
+# repeated until a run takes about a second: what a second costs is not what a start costs.
 #
 #   steered    `replay --workers 2` against `--workers 1`: the packets of one file, dealt out by whichever worker reads. Both
 #              may use both cores, so that the one worker has its export thread on the other.
@@ -11,8 +12,7 @@
 #              an interface with a worker each share is the memory and the disk, and so do these. The figure is twice
 #              the time of one over the time until both are done. A replay has no such mode: its files are one capture.
 #   metrics    metrics on, listening and read once a second, against a program without the hooks
-#              (`--cfg flowscope_no_hooks`) that does not listen, both on one core, who asks on the other. The file
-#              is repeated until a run takes about a second: what a second costs is not what a start costs.
+#              (`--cfg flowscope_no_hooks`) that does not listen, both on one core, who asks on the other
 #
 #   --data DIR         where the workloads are, or are made (default bench/data)
 #   --runs N           runs of each (default 7)
@@ -55,8 +55,9 @@ for workload in $workloads; do
 done
 
 work=$(mktemp -d "$data/scaling.XXXXXX")
+memory=$(mktemp -u /dev/shm/flowscope-scaling.XXXXXX)
 scraper=
-trap '[ -z "$scraper" ] || kill "$scraper" 2>/dev/null || true; rm -rf "$work"' EXIT
+trap '[ -z "$scraper" ] || kill "$scraper" 2>/dev/null || true; rm -rf "$work" "$memory"' EXIT
 
 csv=$out/scaling.csv
 echo "workload,what,run,seconds" >"$csv"
@@ -65,12 +66,12 @@ known() { # workload, field
     sed -n "s/.*\"$2\": \([0-9]*\),*/\1/p" "$data/$1.json"
 }
 
-# replay PROGRAM WORKLOAD NAME [OPTION…]: to records of its own. `file` may be another than the workload's own.
+# replay PROGRAM WORKLOAD NAME [OPTION…]: of `file`, to records of its own.
 replay() {
     local program=$1 workload=$2 name=$3 flows
     shift 3
     flows=$(known "$workload" flows)
-    "$program" replay "${file:-$data/$workload.pcap}" --output "jsonl:$work/$name.jsonl" \
+    "$program" replay "$file" --output "jsonl:$work/$name.jsonl" \
         --max-flows $((flows + flows / 10)) "$@" 2>"$work/$name.err" || {
         tail -n 5 "$work/$name.err" >&2
         die "a replay of $workload failed"
@@ -104,11 +105,19 @@ scrape() {
 }
 port=19464
 
+# Memory that was free for two seconds goes back to the host of a virtual machine, and is dear to take again: all that two
+# processes need is taken and given back before each run.
+warm() {
+    head -c 2G /dev/zero >"$memory"
+    rm "$memory"
+}
+
 # timed WORKLOAD WHAT RUN COMMAND…
 timed() {
     local workload=$1 what=$2 run=$3 begin end
     shift 3
     rm -f "$work"/*.jsonl
+    warm
     begin=${EPOCHREALTIME/./}
     "$@"
     end=${EPOCHREALTIME/./}
@@ -136,6 +145,7 @@ for workload in $workloads; do
     dd if="$data/$workload.pcap" iflag=nocache count=0 status=none
     cat "$data/$workload.pcap" >/dev/null
     cat "$work/long.pcap" >/dev/null
+    file=$work/long.pcap
     apart "$workload"
     for ((run = 1; run <= runs; run++)); do
         timed "$workload" workers-1 "$run" replay "$with" "$workload" one --workers 1
@@ -147,7 +157,6 @@ for workload in $workloads; do
         fi
         timed "$workload" one "$run" pinned 1 "$with" "$workload" one --workers 1
         timed "$workload" apart "$run" apart "$workload"
-        file=$work/long.pcap
         timed "$workload" hooks-none "$run" pinned 1 "$without" "$workload" none --workers 1
         : >"$work/scrapes"
         scrape &
@@ -157,7 +166,6 @@ for workload in $workloads; do
         kill "$scraper"
         wait "$scraper" 2>/dev/null || true
         scraper=
-        file=
         [ -s "$work/scrapes" ] || die "nobody could read the metrics on port $port: is it taken?"
     done
 done
