@@ -67,6 +67,9 @@ pub const BATCH_FRAMES_MAX: usize = 128;
 /// Wireshark write. A record that claims more is taken for damage.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes that stay where they are, for as long as somebody has them.
+pub type Lasting = std::sync::Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// A source of frames that lends them in batches.
 pub trait Capture {
     /// Calls `f` with the next batch and returns what it returned.

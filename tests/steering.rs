@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_utils::CachePadded;
-use flowscope::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
+use flowscope::capture::{BATCH_FRAMES_MAX, Capture, CaptureError, Lasting};
 use flowscope::export::sink::Opened;
 use flowscope::export::{RecordWriter, Sink, WhenFull};
 use flowscope::flow::ingest::Ingest;
@@ -14,7 +14,7 @@ use flowscope::sensor::direct::Direct;
 use flowscope::sensor::ledger::Ledger;
 use flowscope::sensor::read::{Position, ReadLoop, Stage};
 use flowscope::sensor::shard::{Board, Pulse, ReaderFigures, Thread};
-use flowscope::sensor::steer::{Steer, WorkerParts, read_in_turns};
+use flowscope::sensor::steer::{Reading, Steer, WorkerParts, read_in_turns};
 use flowscope::sensor::stop::Stop;
 use flowscope::{Frame, LinkType, Timestamp, TrackerConfig};
 use proptest::prelude::*;
@@ -145,8 +145,8 @@ enum Shape {
     Direct,
     /// A reader for so many workers; whether it reads what does not wait.
     Steered(usize, bool),
-    /// So many workers that take turns in reading.
-    InTurns(usize),
+    /// So many workers that take turns in reading; how many frames in a row lie in bytes that outlive their batch, and then elsewhere.
+    InTurns(usize, usize),
 }
 
 /// Frames in batches of these sizes, again and again.
@@ -154,11 +154,21 @@ struct Cut<'a> {
     rest: &'a [Frame<'a>],
     sizes: std::iter::Cycle<std::slice::Iter<'a, usize>>,
     given: u64,
+    /// What its frames are of.
+    bytes: Lasting,
+    /// So many in a row; as many after them are of copies, which are gone after their batch.
+    row: usize,
 }
 
 impl<'a> Cut<'a> {
-    fn new(frames: &'a [Frame<'a>], sizes: &'a [usize]) -> Self {
-        Self { rest: frames, sizes: sizes.iter().cycle(), given: 0 }
+    fn new(frames: &'a [Frame<'a>], sizes: &'a [usize], bytes: &Lasting) -> Self {
+        Self {
+            rest: frames,
+            sizes: sizes.iter().cycle(),
+            given: 0,
+            bytes: Arc::clone(bytes),
+            row: usize::MAX,
+        }
     }
 }
 
@@ -174,8 +184,14 @@ impl Capture for Cut<'_> {
         let (batch, later) =
             self.rest.split_at((*size).clamp(1, BATCH_FRAMES_MAX).min(self.rest.len()));
         self.rest = later;
+        let is_copied = self.given as usize / self.row % 2 == 1;
         self.given += batch.len() as u64;
-        Ok(Some(f(batch)))
+        if !is_copied {
+            return Ok(Some(f(batch)));
+        }
+        let copies: Vec<_> = batch.iter().map(|frame| frame.data.to_vec()).collect();
+        let frames = batch.iter().zip(&copies).map(|(frame, data)| Frame { data, ..*frame });
+        Ok(Some(f(&frames.collect::<Vec<_>>())))
     }
 }
 
@@ -201,7 +217,12 @@ impl Stage for Flushed {
 }
 
 /// The records of a run, sorted, and whether it balances.
-fn run(frames: &[Frame<'_>], cuts: &[usize], shape: Shape) -> (Vec<String>, Ledger) {
+fn run(
+    frames: &[Frame<'_>],
+    bytes: &Lasting,
+    cuts: &[usize],
+    shape: Shape,
+) -> (Vec<String>, Ledger) {
     let config = TrackerConfig {
         active_timeout: Some(std::time::Duration::from_secs(3)),
         ..TrackerConfig::default()
@@ -209,7 +230,7 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], shape: Shape) -> (Vec<String>, Ledg
     let (workers, is_live) = match shape {
         Shape::Direct => (1, false),
         Shape::Steered(workers, is_live) => (workers, is_live),
-        Shape::InTurns(workers) => (workers, false),
+        Shape::InTurns(workers, _) => (workers, false),
     };
     let text = Text::default();
     let mut sink = Sink::start(Opened::of("memory".to_owned(), text.clone())).unwrap();
@@ -223,7 +244,7 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], shape: Shape) -> (Vec<String>, Ledg
     let ingest = Ingest::new(ByFiveTuple::default(), &config);
     let shard = Arc::clone(&board.readers[0]);
     let mut reading = ReadLoop::new(None, None, Stop::new(), board.clone(), Arc::clone(&shard));
-    let mut capture = Cut::new(frames, cuts);
+    let mut capture = Cut::new(frames, cuts, bytes);
     let position = |capture: &Cut<'_>| Position { frames: capture.given, ..Position::default() };
     match shape {
         Shape::Direct => {
@@ -238,9 +259,14 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], shape: Shape) -> (Vec<String>, Ledg
             reading.run(&mut capture, &mut steer, position);
             steer.0.finish(reading.now(), reading.figures()).unwrap();
         }
-        Shape::InTurns(_) => {
-            let (parts, pinning) = ((0..workers).map(parts).collect(), Pinning::default());
-            read_in_turns(&mut reading, &mut capture, position, ingest, parts, &pinning).unwrap();
+        Shape::InTurns(_, row) => {
+            capture.row = row.max(1);
+            // None for some, though it would do.
+            let lasting = |capture: &Cut<'_>| (row > 0).then(|| Arc::clone(&capture.bytes));
+            let (reading, capture) = (&mut reading, &mut capture);
+            let reading = Reading { reading, capture, position, lasting };
+            let parts = (0..workers).map(parts).collect();
+            read_in_turns(reading, ingest, parts, &Pinning::default()).unwrap();
         }
     }
     shard.store(reading.figures());
@@ -259,33 +285,46 @@ proptest! {
     fn any_number_of_workers_makes_the_records_of_one(
         sent in prop::collection::vec(sent(), 1..400),
         cuts in prop::collection::vec(1..90usize, 1..12),
-        other_cuts in prop::collection::vec(1..300usize, 1..12),
+        other_cuts in prop_oneof![
+            prop::collection::vec(1..300usize, 1..12),
+            prop::collection::vec(1..3usize, 1..3),
+        ],
+        row in 0..200usize,
     ) {
         let mut now_ns = 1_700_000_000_000_000_000;
-        let made: Vec<(Timestamp, Vec<u8>)> = sent
+        let mut laid = Vec::new();
+        let made: Vec<_> = sent
             .iter()
             .map(|one| {
                 now_ns += u64::from(one.after_ms) * 1_000_000 + 1;
-                (Timestamp::from_nanos(now_ns), frame(one))
+                let begin = laid.len();
+                laid.extend(frame(one));
+                (Timestamp::from_nanos(now_ns), begin..laid.len())
             })
             .collect();
+        let bytes: Lasting = Arc::new(laid);
         let frames: Vec<Frame<'_>> = made
             .iter()
-            .map(|(ts, data)| Frame {
+            .map(|(ts, range)| Frame {
                 ts: *ts,
-                wire_len: data.len() as u32,
+                wire_len: range.len() as u32,
                 link: LinkType::ETHERNET,
                 interface: 0,
-                data,
+                data: &(*bytes).as_ref()[range.clone()],
             })
             .collect();
-        let (expected, ledger) = run(&frames, &cuts, Shape::Direct);
+        let (expected, ledger) = run(&frames, &bytes, &cuts, Shape::Direct);
         prop_assert!(ledger.balanced, "{ledger:#?}");
         let shapes = (1..=4).flat_map(|workers| {
-            [Shape::Steered(workers, false), Shape::Steered(workers, true), Shape::InTurns(workers)]
+            [
+                Shape::Steered(workers, false),
+                Shape::Steered(workers, true),
+                Shape::InTurns(workers, usize::MAX),
+                Shape::InTurns(workers, row),
+            ]
         });
         for shape in shapes {
-            let (found, ledger) = run(&frames, &other_cuts, shape);
+            let (found, ledger) = run(&frames, &bytes, &other_cuts, shape);
             prop_assert!(ledger.balanced, "{shape:?}: {ledger:#?}");
             // The whole lists would drown what differs.
             let missing: Vec<_> = expected.iter().filter(|line| !found.contains(line)).collect();

@@ -13,7 +13,7 @@ use super::merge::Merge;
 use super::pcap::{HEADER_BYTES, Pcap, Stop};
 use super::pcapng::PcapNg;
 use super::source::{BoxedRead, Source};
-use super::{BATCH_FRAMES_MAX, BrokenReason, Capture, CaptureError};
+use super::{BATCH_FRAMES_MAX, BrokenReason, Capture, CaptureError, Lasting};
 use crate::frame::{Frame, LinkType};
 
 /// The most files that are merged. Each one is open (or mapped) from the start, and has a share of the interface
@@ -167,6 +167,15 @@ impl CaptureFiles {
     /// Frames handed out so far.
     pub fn frames(&self) -> u64 {
         self.frames
+    }
+
+    /// What the frames of the next batches lie in, where they may be looked at for a little longer than until the batch after: in
+    /// a single file that is mapped. It keeps whoever wants to write to the file waiting.
+    pub fn lasting(&self) -> Option<Lasting> {
+        match self.readers.as_slice() {
+            [reader] => reader.source.lasting(),
+            _ => None,
+        }
     }
 
     /// The interfaces known so far, with the name of their file: a pcapng file may describe more of them as it goes.

@@ -9,8 +9,11 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use memmap2::Mmap;
+
+use super::Lasting;
 
 use crate::prefetch::prefetch;
 
@@ -22,15 +25,36 @@ const BATCHES_A_LOOK: u32 = 4;
 
 /// A file's bytes under a lease.
 pub(super) struct Map {
-    /// Before `file`, and so dropped before the lease is given back.
-    bytes: Mmap,
-    file: File,
+    leased: Arc<Leased>,
     /// Up to where its pages were made ready.
     ready: usize,
     /// Up to where they were let go of.
     gone: usize,
     /// Batches until the lease is asked about again.
     until_look: u32,
+}
+
+/// What goes back once nobody looks at the bytes any more.
+struct Leased {
+    /// Before `lease`, and so unmapped before that is given back.
+    bytes: Mmap,
+    lease: Lease,
+}
+
+impl AsRef<[u8]> for Leased {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// A file that nobody writes to.
+struct Lease(File);
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        // Of the file as it is open, by whatever descriptors. Not given back, the lease ends with the last of them.
+        let _ = lease::give_back(&self.0);
+    }
 }
 
 impl Map {
@@ -41,14 +65,17 @@ impl Map {
         }
         // SAFETY: the slice that the map lends must stay readable and must not change while it is borrowed.
         // - Readable: the map is private to us and unmapped only when dropped, after every borrow of it. The file is not
-        //   truncated: the lease taken above holds off whoever wants to, `advance` tells the caller before each
-        //   fourth batch, and the caller has lease-break-time for four. A disk that fails raises SIGBUS, which ends
-        //   the process: loud, and not undefined behaviour; `advance` finds nearly all of that first.
+        //   truncated: the lease taken above, which is given back only after the map is gone, holds off whoever wants to,
+        //   `advance` tells the caller before each fourth batch, and the caller has lease-break-time for four. A disk that fails
+        //   raises SIGBUS, which ends the process: loud, and not undefined behaviour; `advance` finds nearly all of that first.
         // - Unchanged: nobody has the file open for writing, and nobody gets to before the lease is back. Beyond that,
         //   every parser over these bytes takes each field out once, by value, checks the value it took, and bounds
         //   every slice by the map's length: changed bytes would give wrong frames, not bad accesses.
         match unsafe { Mmap::map(&file) } {
-            Ok(bytes) => Ok(Self { bytes, file, ready: 0, gone: 0, until_look: 0 }),
+            Ok(bytes) => {
+                let leased = Arc::new(Leased { bytes, lease: Lease(file) });
+                Ok(Self { leased, ready: 0, gone: 0, until_look: 0 })
+            }
             Err(_) => {
                 // What cannot be given back goes with the file.
                 let _ = lease::give_back(&file);
@@ -60,7 +87,12 @@ impl Map {
     /// All of the file, as long as it was.
     #[inline]
     pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        &self.leased.bytes
+    }
+
+    /// The same, for who looks at them a little longer than until the next batch.
+    pub(super) fn lasting(&self) -> Lasting {
+        Arc::clone(&self.leased) as Lasting
     }
 
     /// Makes the bytes from `at` on ready, for a batch of frames. `false` when the map must not be used any more:
@@ -68,7 +100,7 @@ impl Map {
     #[inline]
     pub(super) fn advance(&mut self, at: usize) -> bool {
         self.is_ours()
-            && (self.ready == self.bytes.len()
+            && (self.ready == self.bytes().len()
                 || at + WINDOW_BYTES / 2 < self.ready
                 || self.next(at))
     }
@@ -77,7 +109,7 @@ impl Map {
     fn is_ours(&mut self) -> bool {
         if self.until_look == 0 {
             self.until_look = BATCHES_A_LOOK;
-            if !lease::holds(&self.file) {
+            if !lease::holds(&self.leased.lease.0) {
                 return false;
             }
         }
@@ -87,25 +119,25 @@ impl Map {
 
     #[cold]
     fn next(&mut self, at: usize) -> bool {
-        let end = (at + WINDOW_BYTES).min(self.bytes.len());
+        let bytes = &self.leased.bytes;
+        let end = (at + WINDOW_BYTES).min(bytes.len());
         let from = self.ready.min(end);
         self.ready = end;
         // Pages that stay in the page table count as ours: a process would seem to hold all of the file.
         let used = at / WINDOW_BYTES * WINDOW_BYTES;
         if used > self.gone {
-            let_go(&self.bytes, self.gone, used - self.gone);
+            let_go(bytes, self.gone, used - self.gone);
             self.gone = used;
         }
-        populate(&self.bytes, from, end - from).is_ok()
+        populate(bytes, from, end - from).is_ok()
     }
 
-    /// Unmaps, and gives the file and the lease back.
-    pub(super) fn into_file(self) -> File {
-        let Self { bytes, file, .. } = self;
-        drop(bytes);
-        // Not given back, the lease ends with the file.
-        let _ = lease::give_back(&file);
-        file
+    /// The file, to be read on. Its map and its lease go once nobody looks at the bytes any more.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub(super) fn into_file(self) -> io::Result<File> {
+        self.leased.lease.0.try_clone()
     }
 }
 

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Lasting;
 use super::map::Map;
 use super::pcapng::BLOCK_BYTES_MAX;
 use super::unpack::Unpack;
@@ -128,6 +129,14 @@ impl Source {
         }
     }
 
+    /// The bytes at hand, where they outlive the next batch.
+    pub(super) fn lasting(&self) -> Option<Lasting> {
+        match &self.storage {
+            Storage::Map(map) => Some(map.lasting()),
+            Storage::Heap { .. } => None,
+        }
+    }
+
     /// Whether the bytes at hand come from memory rather than from the processor's cache.
     pub(super) fn is_mapped(&self) -> bool {
         matches!(self.storage, Storage::Map(_))
@@ -148,11 +157,14 @@ impl Source {
     fn read_on(&mut self, at: &mut usize) {
         let empty = Storage::Heap { buffer: vec![0; BUFFER_BYTES], filled: 0 };
         let Storage::Map(map) = std::mem::replace(&mut self.storage, empty) else { return };
-        let mut file = map.into_file();
         self.base += *at as u64;
         *at = 0;
-        match file.seek(SeekFrom::Start(self.base)) {
-            Ok(_) => {
+        let file = map.into_file().and_then(|mut file| {
+            file.seek(SeekFrom::Start(self.base))?;
+            Ok(file)
+        });
+        match file {
+            Ok(file) => {
                 let taken = Arc::new(AtomicU64::new(self.base));
                 self.reader = Some(Box::new(Counted { inner: file, taken: Arc::clone(&taken) }));
                 self.taken = Some(taken);

@@ -26,6 +26,9 @@ pub struct Ingest<E: FlowExtractor> {
     /// are cut into batches.
     due: Timestamp,
     counters: IngestCounters,
+    /// Whether it is one beside another that has the fragments, and whether it met a frame for that one.
+    is_apart: bool,
+    met_odd: bool,
 }
 
 /// Where the frames went. `frames = unmatched + held + packets`, at any moment.
@@ -62,7 +65,44 @@ impl<E: FlowExtractor> Ingest<E> {
             clock: Timestamp::ZERO,
             due: Timestamp::MAX,
             counters: IngestCounters::default(),
+            is_apart: false,
+            met_odd: false,
         }
+    }
+
+    /// One more, with the same keys and hashes and no fragments, to decode on another core what comes between two batches of this one.
+    /// What it made is good if it met [nothing odd](Self::take_apart).
+    pub fn apart(&self) -> Self
+    where
+        E: Clone,
+    {
+        Self {
+            extractor: self.extractor.clone(),
+            hasher: self.hasher.clone(),
+            fragments: FragmentTable::new(1, 1),
+            clock: Timestamp::ZERO,
+            due: Timestamp::MAX,
+            counters: IngestCounters::default(),
+            is_apart: true,
+            met_odd: false,
+        }
+    }
+
+    /// What one [apart](Self::apart) counted since it was last asked, or `None` if it met a fragment or an ICMP error: all since then
+    /// is void then and has to be done by the one that has the fragments.
+    pub fn take_apart(&mut self) -> Option<IngestCounters> {
+        let counters = std::mem::take(&mut self.counters);
+        (!std::mem::take(&mut self.met_odd)).then_some(counters)
+    }
+
+    /// Adds what one [apart](Self::apart) counted.
+    pub fn add(&mut self, apart: &IngestCounters) {
+        let counters = &mut self.counters;
+        counters.frames += apart.frames;
+        counters.unmatched += apart.unmatched;
+        counters.unmatched_bytes += apart.unmatched_bytes;
+        counters.packets += apart.packets;
+        counters.faults.iter_mut().zip(apart.faults).for_each(|(sum, more)| *sum += more);
     }
 
     /// The same with a fixed seed: for measurements that must repeat. Never on untrusted traffic.
@@ -125,7 +165,9 @@ impl<E: FlowExtractor> Ingest<E> {
         let layers = decode_any(frame);
         let odd = layers.ip.is_some_and(|ip| ip.fragment.is_some())
             || matches!(layers.transport, Transport::Icmp(icmp) if icmp.quoted_at.is_some());
-        if odd {
+        if odd && self.is_apart {
+            self.met_odd = true;
+        } else if odd {
             self.odd(frame, index, layers, packets);
         } else {
             self.one(frame, index, &layers, packets);

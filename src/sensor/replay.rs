@@ -25,7 +25,7 @@ use super::run::{
     warn_of_uncovered_links,
 };
 use super::shard::{Board, Thread};
-use super::steer::{Steer, WorkerParts, read_in_turns};
+use super::steer::{Reading, Steer, WorkerParts, read_in_turns};
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
 use crate::capture::CaptureError;
@@ -144,7 +144,13 @@ fn read(
         Tracks::Steered(workers) => {
             let ingest = Ingest::new(options.extractor, &options.tracker);
             if in_turns {
-                read_in_turns(&mut reading, &mut capture, position, ingest, workers, &pinning)?
+                let reading = Reading {
+                    reading: &mut reading,
+                    capture: &mut capture,
+                    position,
+                    lasting: CaptureFiles::lasting,
+                };
+                read_in_turns(reading, ingest, workers, &pinning)?
             } else {
                 let mut steer = Steer::start(ingest, workers, &pinning)?;
                 let end = reading.run(&mut capture, &mut steer, position);

@@ -9,6 +9,7 @@
 
 mod dealer;
 mod lane;
+mod turn;
 mod turns;
 mod worker;
 
@@ -17,7 +18,7 @@ use std::thread::JoinHandle;
 
 use self::dealer::Dealer;
 use self::lane::{Lane, OpenLane};
-pub use self::turns::read_in_turns;
+pub use self::turns::{Reading, read_in_turns};
 use self::worker::Worker;
 pub use self::worker::WorkerParts;
 use super::cores::Pinning;
@@ -89,7 +90,8 @@ impl Steer {
         figures: &mut ReaderFigures,
     ) -> Result<(), WorkerError> {
         self.dealer.tell_last(last);
-        self.dealer.finish(figures);
+        self.dealer.finish();
+        figures.set_ingest(self.dealer.counters());
         let mut result = Ok(());
         for (worker, thread) in self.threads.drain(..).enumerate() {
             if thread.join().is_err() {

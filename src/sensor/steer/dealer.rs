@@ -1,9 +1,12 @@
 //! The reader's half of steering: decodes, hashes, and deals packets out.
+//!
+//! Contract: what [`Dealer::deal`] takes was decoded by one [apart](Ingest::apart), after all that the dealer had before and with nothing
+//! due in between ([`Dealer::has_due_by`]).
 
 use std::sync::Arc;
 
 use super::lane::{Lane, PARCEL_PACKETS, Parcel};
-use crate::flow::ingest::Ingest;
+use crate::flow::ingest::{Ingest, IngestCounters};
 use crate::flow::packet::PacketSink;
 use crate::flow::{ByFiveTuple, FlowKey, Packet};
 use crate::frame::Frame;
@@ -36,9 +39,22 @@ pub(super) struct Dealer {
 
 /// Packets by their workers. Each goes straight from the frame to its parcel.
 #[derive(Debug)]
-struct OpenParcels {
+pub(super) struct OpenParcels {
     steering: Steering,
     packets: Vec<Vec<Packet<FlowKey>>>,
+}
+
+impl OpenParcels {
+    /// For the workers at the ends of `lanes`.
+    pub(super) fn new(lanes: &[Arc<Lane>]) -> Self {
+        let packets = lanes.iter().map(|lane| lane.empty()).collect();
+        Self { steering: Steering::new(lanes.len()), packets }
+    }
+
+    /// Throws all away.
+    pub(super) fn clear(&mut self) {
+        self.packets.iter_mut().for_each(Vec::clear);
+    }
 }
 
 impl PacketSink<FlowKey> for OpenParcels {
@@ -51,11 +67,10 @@ impl PacketSink<FlowKey> for OpenParcels {
 impl Dealer {
     /// Deals to `lanes`. Where the source is live, workers are woken for every parcel.
     pub(super) fn new(ingest: Ingest<ByFiveTuple>, lanes: Vec<Arc<Lane>>, is_live: bool) -> Self {
-        let packets = lanes.iter().map(|lane| lane.empty()).collect();
         Self {
             ingest,
             hooks: Hooks::default(),
-            open: OpenParcels { steering: Steering::new(lanes.len()), packets },
+            open: OpenParcels::new(&lanes),
             lanes,
             now: Timestamp::ZERO,
             told: Timestamp::ZERO,
@@ -64,9 +79,56 @@ impl Dealer {
         }
     }
 
-    /// The ways to the workers.
-    pub(super) fn lanes(&self) -> &[Arc<Lane>] {
-        &self.lanes
+    /// One to decode apart.
+    pub(super) fn apart(&self) -> Ingest<ByFiveTuple> {
+        self.ingest.apart()
+    }
+
+    /// Where the frames went.
+    pub(super) fn counters(&self) -> &IngestCounters {
+        self.ingest.counters()
+    }
+
+    /// Whether fragments are given up on by then.
+    pub(super) fn has_due_by(&self, latest: Timestamp) -> bool {
+        self.ingest.poll_timeout().is_some_and(|due| due <= latest)
+    }
+
+    /// Takes over what was decoded apart: `parcels` of so many batches, the last of which showed the time `now`.
+    pub(super) fn deal(
+        &mut self,
+        apart: &IngestCounters,
+        parcels: &mut OpenParcels,
+        batches: u32,
+        now: Timestamp,
+    ) {
+        self.ingest.add(apart);
+        self.count_unmatched(apart.unmatched);
+        self.advance(now);
+        self.ticks += batches.saturating_sub(1);
+        // Where nothing is open, as between two turns, they are what is open from here on, at the cost of no copy.
+        debug_assert!(self.open.packets.iter().all(Vec::is_empty));
+        std::mem::swap(&mut self.open.packets, &mut parcels.packets);
+        self.hand_on_all();
+    }
+
+    /// It is `now`; what waited for that is dealt.
+    pub(super) fn advance(&mut self, now: Timestamp) {
+        self.now = now;
+        self.ingest.handle_timeout(now, &mut self.open);
+        self.ticks += 1;
+    }
+
+    /// Hands on all that is open, one parcel a worker, and now and then the time to who gets none.
+    pub(super) fn hand_on_all(&mut self) {
+        self.hand_on(self.ticks >= TICKS_BETWEEN_FLUSHES, false);
+    }
+
+    fn count_unmatched(&mut self, unmatched: u64) {
+        if unmatched > 0 {
+            self.hooks.unmatched(unmatched);
+            self.hooks.batch(0, 0, 0);
+        }
     }
 
     /// The capture is over at `last`: every worker gets what there is for it, and that time.
@@ -77,10 +139,9 @@ impl Dealer {
     }
 
     /// Then the fragments that waited, and the end.
-    pub(super) fn finish(&mut self, figures: &mut ReaderFigures) {
+    pub(super) fn finish(&mut self) {
         self.ingest.drain(&mut self.open);
         (0..self.lanes.len()).for_each(|worker| self.send(worker, false));
-        figures.set_ingest(self.ingest.counters());
         self.lanes.iter().for_each(|lane| lane.queue.close());
     }
 
@@ -131,17 +192,11 @@ impl Stage for Dealer {
     fn frames(&mut self, frames: &[Frame<'_>]) {
         let before = self.ingest.counters().unmatched;
         self.ingest.batch(frames, &mut self.open);
-        let unmatched = self.ingest.counters().unmatched - before;
-        if unmatched > 0 {
-            self.hooks.unmatched(unmatched);
-            self.hooks.batch(0, 0, 0);
-        }
+        self.count_unmatched(self.ingest.counters().unmatched - before);
     }
 
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {
-        self.now = now;
-        self.ingest.handle_timeout(now, &mut self.open);
-        self.ticks += 1;
+        self.advance(now);
         // A file's time runs so fast that parcels would never be full.
         if self.ticks >= TICKS_BETWEEN_FLUSHES || self.is_live && self.is_late() {
             self.hand_on(true, self.is_live);

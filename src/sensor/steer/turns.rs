@@ -1,69 +1,94 @@
-//! Steering without a reader of its own, for sources that wait: whoever of the workers may, reads on and deals.
+//! Steering without a reader of its own, for sources that wait: the workers take turns in reading, decode what they read while the next
+//! one reads on, and deal in order.
 //!
-//! Contract: one worker reads at a time, so that what is dealt stays in order; it reads only while every lane has room for all
-//! that a batch brings, and so never waits for another, nor for itself. A worker that cannot read tracks, and one that can do neither
+//! Contract: one worker reads at a time; it reads only while every lane has room for all that all turns under way bring, and so
+//! never waits for another's room, nor for its own. A worker that cannot read tracks, and one that can do neither
 //! looks for a while and sleeps then, until somebody has parcels for it.
 
-use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, TryLockError};
 
 use super::dealer::Dealer;
 use super::lane::{Lane, OpenLane, Parcel, have_room};
+use super::turn::{Alarm, Order, TURN_BATCHES, Turn};
 use super::worker::{Worker, WorkerParts};
 use super::{WorkerError, name};
-use crate::capture::Capture;
+use crate::capture::{Capture, Lasting};
 use crate::export::queue::Taken;
 use crate::flow::ByFiveTuple;
 use crate::flow::ingest::Ingest;
 use crate::sensor::cores::{Pinning, allowed};
 use crate::sensor::read::{Position, ReadEnd, ReadLoop};
 use crate::sensor::shard::Thread;
+use crate::time::Timestamp;
 
-/// Parcels that wait for a worker at most; nobody reads while more than half of that wait for one. As much as stays in a core's own cache.
-const PARCELS_QUEUED_MAX: usize = 16;
+/// Parcels that wait for a worker; nobody reads while more than half of that wait for one. As much as stays in a core's own cache, unless
+/// many workers have turns under way, each of which brings every one of them a parcel.
+fn parcels_queued_max(workers: usize) -> usize {
+    (2 * workers + 2).max(16)
+}
 
 /// How often who has nothing to do looks before it sleeps: some 20 µs.
 const LOOKS: u32 = 500;
 
-/// Reads `capture` to its end with these workers, each pinned to its core, and waits for them. Sources that may keep a reader waiting are
+/// How a capture is read in turns.
+pub struct Reading<'a, C, P, L> {
+    /// What reads.
+    pub reading: &'a mut ReadLoop,
+    /// What is read.
+    pub capture: &'a mut C,
+    /// How far it is.
+    pub position: P,
+    /// What the next batches' frames lie in, where that [lasts](Lasting).
+    pub lasting: L,
+}
+
+/// Reads a capture to its end with these workers, each pinned to its core, and waits for them. Sources that may keep a reader waiting are
 /// not for this: what it had dealt to itself would wait with it.
 ///
 /// # Errors
 /// [`WorkerError`]: a thread that the system refused, or a bug; the other workers end as at the end of the capture.
-pub fn read_in_turns<C: Capture + Send>(
-    reading: &mut ReadLoop,
-    capture: &mut C,
-    position: impl Fn(&C) -> Position + Send,
+pub fn read_in_turns<C, P, L>(
+    Reading { reading, capture, position, lasting }: Reading<'_, C, P, L>,
     ingest: Ingest<ByFiveTuple>,
     workers: Vec<WorkerParts>,
     pinning: &Pinning,
-) -> Result<ReadEnd, WorkerError> {
-    let lanes: Vec<_> = workers.iter().map(|_| Lane::new(PARCELS_QUEUED_MAX)).collect();
+) -> Result<ReadEnd, WorkerError>
+where
+    C: Capture + Send,
+    P: Fn(&C) -> Position + Send,
+    L: Fn(&C) -> Option<Lasting> + Send,
+{
+    let parcels = parcels_queued_max(workers.len());
+    let lanes: Vec<_> = workers.iter().map(|_| Lane::new(parcels)).collect();
     let looks = if workers.len() <= allowed().len() { LOOKS } else { 0 };
+    let mut own_turns: Vec<_> = workers.iter().map(|_| Turn::new(ingest.apart(), &lanes)).collect();
     let turns = Turns {
         is_free: AtomicBool::new(true),
         reader: Mutex::new(Reader {
             reading,
             capture,
             position,
-            dealer: Dealer::new(ingest, lanes.clone(), false),
+            lasting,
             end: ReadEnd::default(),
             next: Next::Frames,
+            turns: 0,
         }),
+        order: Order::new(Dealer::new(ingest, lanes.clone(), false), looks),
         lanes,
         looks,
     };
     let result = std::thread::scope(|scope| {
         let mut threads = Vec::new();
         let mut result = Ok(());
-        for (worker, parts) in workers.into_iter().enumerate() {
+        for ((worker, parts), turn) in workers.into_iter().enumerate().zip(own_turns.drain(..)) {
             let turns = &turns;
             let lane = OpenLane(Arc::clone(&turns.lanes[worker]));
             let started = std::thread::Builder::new().name(name(worker)).spawn_scoped(scope, {
                 move || {
                     pinning.pin(Thread::Worker(worker));
-                    turns.work(&lane.0, Worker::new(parts));
+                    let _alarm = Alarm(&turns.order);
+                    turns.work(&lane.0, Worker::new(parts), turn);
                 }
             });
             match started {
@@ -83,27 +108,32 @@ pub fn read_in_turns<C: Capture + Send>(
         result
     });
     // Who panicked while it read is in the result.
-    let reader = turns.reader.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    result.map(|()| reader.end)
+    let Reader { reading, end, .. } =
+        turns.reader.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    reading.figures().set_ingest(turns.order.into_dealer().counters());
+    result.map(|()| end)
 }
 
 /// What the workers share.
-struct Turns<'a, C, P> {
-    reader: Mutex<Reader<'a, C, P>>,
+struct Turns<'a, C, P, L> {
+    reader: Mutex<Reader<'a, C, P, L>>,
     /// Whether nobody reads and there is something to read: a hint for those who wait to.
     is_free: AtomicBool,
+    order: Order,
     lanes: Vec<Arc<Lane>>,
     looks: u32,
 }
 
-/// What only the worker whose turn it is has.
-struct Reader<'a, C, P> {
+/// What only the worker that reads has.
+struct Reader<'a, C, P, L> {
     reading: &'a mut ReadLoop,
     capture: &'a mut C,
     position: P,
-    dealer: Dealer,
+    lasting: L,
     end: ReadEnd,
     next: Next,
+    /// Turns that began.
+    turns: u64,
 }
 
 /// What is to be done next in reading.
@@ -114,38 +144,55 @@ enum Next {
     Nothing,
 }
 
-impl<C: Capture, P: Fn(&C) -> Position> Reader<'_, C, P> {
-    /// One step, which puts no more than one parcel into a lane. `Break` where there is no room, or nothing to do.
-    fn step(&mut self) -> ControlFlow<()> {
-        if !have_room(self.dealer.lanes()) {
-            return ControlFlow::Break(());
+/// What a turn deals.
+enum Deal {
+    Frames,
+    LastTime(Timestamp),
+    Fragments,
+}
+
+impl<C, P, L> Reader<'_, C, P, L>
+where
+    C: Capture,
+    P: Fn(&C) -> Position,
+    L: Fn(&C) -> Option<Lasting>,
+{
+    /// Reads for a turn; `None` where nothing is left to read.
+    fn read(&mut self, turn: &mut Turn, order: &Order) -> Option<Deal> {
+        let Self { reading, capture, position, lasting, end, next, turns } = self;
+        if matches!(next, Next::Nothing) {
+            return None;
         }
-        match self.next {
+        let bytes = if matches!(next, Next::Frames) { lasting(capture) } else { None };
+        turn.begin(*turns, reading.now(), bytes);
+        *turns += 1;
+        let (deal, after) = match next {
             Next::Frames => {
-                let Self { reading, capture, position, dealer, end, .. } = self;
-                if reading.step(*capture, dealer, position, end).is_break() {
-                    self.next = Next::LastTime;
-                }
+                let mut collect = turn.collect(order);
+                let goes_on = (0..TURN_BATCHES)
+                    .all(|_| reading.step(*capture, &mut collect, position, end).is_continue());
+                (Deal::Frames, if goes_on { Next::Frames } else { Next::LastTime })
             }
-            Next::LastTime => {
-                self.dealer.tell_last(self.reading.now());
-                self.next = Next::Fragments;
-            }
-            Next::Fragments => {
-                self.dealer.finish(self.reading.figures());
-                self.next = Next::Nothing;
-            }
-            Next::Nothing => return ControlFlow::Break(()),
-        }
-        ControlFlow::Continue(())
+            Next::LastTime => (Deal::LastTime(reading.now()), Next::Fragments),
+            Next::Fragments | Next::Nothing => (Deal::Fragments, Next::Nothing),
+        };
+        *next = after;
+        Some(deal)
     }
 }
 
-impl<C: Capture, P: Fn(&C) -> Position> Turns<'_, C, P> {
+impl<C, P, L> Turns<'_, C, P, L>
+where
+    C: Capture,
+    P: Fn(&C) -> Position,
+    L: Fn(&C) -> Option<Lasting>,
+{
     /// A worker's life.
-    fn work(&self, lane: &Lane, mut worker: Worker) {
+    fn work(&self, lane: &Lane, mut worker: Worker, mut turn: Turn) {
         loop {
-            self.read(lane);
+            if let Some(deal) = self.read(lane, &mut turn) {
+                self.deal(lane, &mut turn, &deal);
+            }
             match self.take(lane) {
                 Taken::Item(parcel) => worker.track(parcel, lane),
                 Taken::Nothing => {}
@@ -156,19 +203,44 @@ impl<C: Capture, P: Fn(&C) -> Position> Turns<'_, C, P> {
         worker.finish();
     }
 
-    /// Reads as far as there is room, unless somebody else does.
-    fn read(&self, lane: &Lane) {
+    /// Reads for a turn if there is room, unless somebody else reads.
+    fn read(&self, lane: &Lane, turn: &mut Turn) -> Option<Deal> {
         match self.reader.try_lock() {
             Ok(mut reader) => {
+                if !have_room(&self.lanes) {
+                    return None;
+                }
                 self.is_free.store(false, Ordering::Relaxed);
-                while reader.step().is_continue() {}
+                let deal = reader.read(turn, &self.order);
                 let is_over = matches!(reader.next, Next::Nothing);
                 self.is_free.store(!is_over, Ordering::Relaxed);
+                deal
             }
-            Err(TryLockError::WouldBlock) => {}
-            // Who read has panicked: nothing more will come.
-            Err(TryLockError::Poisoned(_)) => lane.queue.close(),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(_)) => {
+                // Who read has panicked: nothing more will come.
+                lane.queue.close();
+                None
+            }
         }
+    }
+
+    /// Decodes what was read, and deals it when its turn comes.
+    fn deal(&self, lane: &Lane, turn: &mut Turn, deal: &Deal) {
+        if matches!(deal, Deal::Frames) {
+            turn.decode();
+        }
+        let Some(mut dealer) = self.order.wait(turn.number()) else {
+            // Somebody before it has panicked.
+            return lane.queue.close();
+        };
+        match deal {
+            Deal::Frames => turn.deal(&mut dealer),
+            Deal::LastTime(last) => dealer.tell_last(*last),
+            Deal::Fragments => dealer.finish(),
+        }
+        drop(dealer);
+        self.order.next();
     }
 
     /// The next parcel, unless reading can be gone on with before one comes. Who sleeps is woken by parcels alone: where there is
@@ -182,6 +254,9 @@ impl<C: Capture, P: Fn(&C) -> Position> Turns<'_, C, P> {
                 return Taken::Nothing;
             }
             std::hint::spin_loop();
+        }
+        if self.order.is_broken() {
+            lane.queue.close();
         }
         lane.queue.pop_soon()
     }
