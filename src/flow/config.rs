@@ -55,8 +55,8 @@ pub struct TrackerConfig {
     pub key_hash: KeyHash,
     /// Whether every packet is an event. Default no.
     pub emit_packets: bool,
-    /// Whether all memory is touched at the start, so that no packet waits for the kernel to clear a page: about
-    /// 187 bytes a flow. Default no; live runs do.
+    /// Whether all memory is touched at the start, so that no packet waits for the kernel to clear a page (2 MiB at a time where it
+    /// gives huge ones): about 187 bytes a flow. Default no; live runs do.
     pub touch_memory: bool,
 }
 
