@@ -155,13 +155,13 @@ struct Cut<'a> {
     sizes: std::iter::Cycle<std::slice::Iter<'a, usize>>,
     given: u64,
     /// What its frames are of.
-    bytes: Lasting,
+    bytes: Arc<dyn Lasting>,
     /// So many in a row; as many after them are of copies, which are gone after their batch.
     row: usize,
 }
 
 impl<'a> Cut<'a> {
-    fn new(frames: &'a [Frame<'a>], sizes: &'a [usize], bytes: &Lasting) -> Self {
+    fn new(frames: &'a [Frame<'a>], sizes: &'a [usize], bytes: &Arc<dyn Lasting>) -> Self {
         Self {
             rest: frames,
             sizes: sizes.iter().cycle(),
@@ -184,7 +184,7 @@ impl Capture for Cut<'_> {
         let (batch, later) =
             self.rest.split_at((*size).clamp(1, BATCH_FRAMES_MAX).min(self.rest.len()));
         self.rest = later;
-        let is_copied = self.given as usize / self.row % 2 == 1;
+        let is_copied = !(self.given as usize / self.row).is_multiple_of(2);
         self.given += batch.len() as u64;
         if !is_copied {
             return Ok(Some(f(batch)));
@@ -206,7 +206,7 @@ impl Stage for Flushed {
 
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {
         self.0.tick(now, figures);
-        if self.1 % 3 == 0 {
+        if self.1.is_multiple_of(3) {
             self.flush();
         }
     }
@@ -219,7 +219,7 @@ impl Stage for Flushed {
 /// The records of a run, sorted, and whether it balances.
 fn run(
     frames: &[Frame<'_>],
-    bytes: &Lasting,
+    bytes: &Arc<dyn Lasting>,
     cuts: &[usize],
     shape: Shape,
 ) -> (Vec<String>, Ledger) {
@@ -302,7 +302,7 @@ proptest! {
                 (Timestamp::from_nanos(now_ns), begin..laid.len())
             })
             .collect();
-        let bytes: Lasting = Arc::new(laid);
+        let bytes: Arc<dyn Lasting> = Arc::new(laid);
         let frames: Vec<Frame<'_>> = made
             .iter()
             .map(|(ts, range)| Frame {
@@ -310,7 +310,7 @@ proptest! {
                 wire_len: range.len() as u32,
                 link: LinkType::ETHERNET,
                 interface: 0,
-                data: &(*bytes).as_ref()[range.clone()],
+                data: &bytes.bytes()[range.clone()],
             })
             .collect();
         let (expected, ledger) = run(&frames, &bytes, &cuts, Shape::Direct);

@@ -7,6 +7,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use super::map::Ahead;
 use super::merge::Merge;
@@ -171,7 +172,7 @@ impl CaptureFiles {
 
     /// What the frames of the next batches lie in, where they may be looked at for a little longer than until the batch after: in
     /// a single file that is mapped. It keeps whoever wants to write to the file waiting.
-    pub fn lasting(&self) -> Option<Lasting> {
+    pub fn lasting(&self) -> Option<Arc<dyn Lasting>> {
         match self.readers.as_slice() {
             [reader] => reader.source.lasting(),
             _ => None,

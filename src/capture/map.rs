@@ -9,7 +9,9 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use memmap2::Mmap;
 
@@ -30,6 +32,8 @@ pub(super) struct Map {
     ready: usize,
     /// Up to where they were let go of.
     gone: usize,
+    /// More is made ready when so much of what is is left.
+    margin: usize,
     /// Batches until the lease is asked about again.
     until_look: u32,
 }
@@ -39,11 +43,54 @@ struct Leased {
     /// Before `lease`, and so unmapped before that is given back.
     bytes: Mmap,
     lease: Lease,
+    /// What waits for who makes ready; it never comes to that unless somebody does.
+    task: Mutex<Option<Task>>,
+    is_helped: AtomicBool,
+    /// Bytes could not be had.
+    is_lost: AtomicBool,
 }
 
-impl AsRef<[u8]> for Leased {
-    fn as_ref(&self) -> &[u8] {
+/// Pages to be made ready, and to be let go of.
+struct Task {
+    ready: Range<usize>,
+    gone: Range<usize>,
+}
+
+impl Leased {
+    fn perform(&self, Task { ready, gone }: Task) -> io::Result<()> {
+        // Pages that stay in the page table count as ours: a process would seem to hold all of the file.
+        if !gone.is_empty() {
+            let_go(&self.bytes, gone.start, gone.len());
+        }
+        populate(&self.bytes, ready.start, ready.len())
+    }
+
+    /// `Err` gives the task back where nobody helps, or is behind.
+    fn leave(&self, task: Task) -> Result<(), Task> {
+        if !self.is_helped.load(Ordering::Relaxed) {
+            return Err(task);
+        }
+        match self.task.try_lock() {
+            Ok(mut place) if place.is_none() => {
+                *place = Some(task);
+                Ok(())
+            }
+            _ => Err(task),
+        }
+    }
+}
+
+impl Lasting for Leased {
+    fn bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    fn make_ready(&self) {
+        self.is_helped.store(true, Ordering::Relaxed);
+        let task = self.task.lock().ok().and_then(|mut place| place.take());
+        if task.is_some_and(|task| self.perform(task).is_err()) {
+            self.is_lost.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -73,8 +120,14 @@ impl Map {
         //   every slice by the map's length: changed bytes would give wrong frames, not bad accesses.
         match unsafe { Mmap::map(&file) } {
             Ok(bytes) => {
-                let leased = Arc::new(Leased { bytes, lease: Lease(file) });
-                Ok(Self { leased, ready: 0, gone: 0, until_look: 0 })
+                let leased = Arc::new(Leased {
+                    bytes,
+                    lease: Lease(file),
+                    task: Mutex::new(None),
+                    is_helped: AtomicBool::new(false),
+                    is_lost: AtomicBool::new(false),
+                });
+                Ok(Self { leased, ready: 0, gone: 0, margin: WINDOW_BYTES / 2, until_look: 0 })
             }
             Err(_) => {
                 // What cannot be given back goes with the file.
@@ -91,8 +144,8 @@ impl Map {
     }
 
     /// The same, for who looks at them a little longer than until the next batch.
-    pub(super) fn lasting(&self) -> Lasting {
-        Arc::clone(&self.leased) as Lasting
+    pub(super) fn lasting(&self) -> Arc<dyn Lasting> {
+        Arc::clone(&self.leased) as Arc<dyn Lasting>
     }
 
     /// Makes the bytes from `at` on ready, for a batch of frames. `false` when the map must not be used any more:
@@ -100,9 +153,7 @@ impl Map {
     #[inline]
     pub(super) fn advance(&mut self, at: usize) -> bool {
         self.is_ours()
-            && (self.ready == self.bytes().len()
-                || at + WINDOW_BYTES / 2 < self.ready
-                || self.next(at))
+            && (self.ready == self.bytes().len() || at + self.margin < self.ready || self.next(at))
     }
 
     #[inline]
@@ -119,17 +170,25 @@ impl Map {
 
     #[cold]
     fn next(&mut self, at: usize) -> bool {
-        let bytes = &self.leased.bytes;
-        let end = (at + WINDOW_BYTES).min(bytes.len());
-        let from = self.ready.min(end);
+        let leased = &self.leased;
+        // Who helps takes its time, and has other things to do: it gets less at a time, and earlier.
+        let step;
+        (self.margin, step) = if leased.is_helped.load(Ordering::Relaxed) {
+            (WINDOW_BYTES, WINDOW_BYTES / 8)
+        } else {
+            (WINDOW_BYTES / 2, WINDOW_BYTES / 2)
+        };
+        let end = (at + self.margin + step).min(leased.bytes.len());
+        let ready = self.ready.min(end)..end;
         self.ready = end;
-        // Pages that stay in the page table count as ours: a process would seem to hold all of the file.
-        let used = at / WINDOW_BYTES * WINDOW_BYTES;
-        if used > self.gone {
-            let_go(bytes, self.gone, used - self.gone);
-            self.gone = used;
-        }
-        populate(bytes, from, end - from).is_ok()
+        let used = (at / WINDOW_BYTES * WINDOW_BYTES).max(self.gone);
+        let gone = self.gone..used;
+        self.gone = used;
+        let is_done = match leased.leave(Task { ready, gone }) {
+            Ok(()) => true,
+            Err(task) => leased.perform(task).is_ok(),
+        };
+        is_done && !leased.is_lost.load(Ordering::Relaxed)
     }
 
     /// The file, to be read on. Its map and its lease go once nobody looks at the bytes any more.

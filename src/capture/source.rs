@@ -130,7 +130,7 @@ impl Source {
     }
 
     /// The bytes at hand, where they outlive the next batch.
-    pub(super) fn lasting(&self) -> Option<Lasting> {
+    pub(super) fn lasting(&self) -> Option<Arc<dyn Lasting>> {
         match &self.storage {
             Storage::Map(map) => Some(map.lasting()),
             Storage::Heap { .. } => None,

@@ -79,11 +79,6 @@ impl Dealer {
         }
     }
 
-    /// One to decode apart.
-    pub(super) fn apart(&self) -> Ingest<ByFiveTuple> {
-        self.ingest.apart()
-    }
-
     /// Where the frames went.
     pub(super) fn counters(&self) -> &IngestCounters {
         self.ingest.counters()

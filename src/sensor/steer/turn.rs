@@ -129,7 +129,7 @@ impl Span {
 /// The frames of a turn, where their bytes last.
 #[derive(Default)]
 struct Collected {
-    bytes: Option<Lasting>,
+    bytes: Option<Arc<dyn Lasting>>,
     spans: Vec<Span>,
     /// Up to which span each batch goes, and how late it was then.
     batches: Vec<(usize, Timestamp)>,
@@ -139,7 +139,7 @@ impl Collected {
     /// `false` for frames of other bytes, of which none is kept.
     fn keep(&mut self, frames: &[Frame<'_>]) -> bool {
         let Some(bytes) = &self.bytes else { return false };
-        let (bytes, before) = ((**bytes).as_ref(), self.spans.len());
+        let (bytes, before) = (bytes.bytes(), self.spans.len());
         self.spans.extend(frames.iter().map_while(|frame| Span::new(frame, bytes)));
         let is_all = self.spans.len() - before == frames.len() && frames.len() <= BATCH_FRAMES_MAX;
         if !is_all {
@@ -150,7 +150,7 @@ impl Collected {
 
     fn each_batch(&self, mut f: impl FnMut(&[Frame<'_>], Timestamp)) {
         let Some(bytes) = &self.bytes else { return };
-        let bytes = (**bytes).as_ref();
+        let bytes = bytes.bytes();
         let mut begin = 0;
         for &(end, now) in &self.batches {
             let spans = &self.spans[begin..end];
@@ -198,12 +198,17 @@ impl Turn {
     }
 
     /// Begins the turn of that number, at that time of the capture. The frames that are collected may be of `bytes`.
-    pub(super) fn begin(&mut self, number: u64, began: Timestamp, bytes: Option<Lasting>) {
+    pub(super) fn begin(&mut self, number: u64, began: Timestamp, bytes: Option<Arc<dyn Lasting>>) {
         self.number = number;
         self.began = began;
         self.is_dealt = false;
         self.collected.clear();
         self.collected.bytes = bytes;
+    }
+
+    /// What its frames are of, if that lasts.
+    pub(super) fn bytes(&self) -> Option<Arc<dyn Lasting>> {
+        self.collected.bytes.clone()
     }
 
     /// Which it is.

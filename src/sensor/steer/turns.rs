@@ -22,10 +22,10 @@ use crate::sensor::read::{Position, ReadEnd, ReadLoop};
 use crate::sensor::shard::Thread;
 use crate::time::Timestamp;
 
-/// Parcels that wait for a worker; nobody reads while more than half of that wait for one. As much as stays in a core's own cache, unless
-/// many workers have turns under way, each of which brings every one of them a parcel.
+/// Parcels that wait for a worker at most; nobody reads while more than half of that wait for one. Enough for as long as a worker makes a
+/// file's pages ready, and for a parcel of each turn under way, of which every worker may have one.
 fn parcels_queued_max(workers: usize) -> usize {
-    (2 * workers + 2).max(16)
+    (2 * workers + 2).max(32)
 }
 
 /// How often who has nothing to do looks before it sleeps: some 20 µs.
@@ -57,7 +57,7 @@ pub fn read_in_turns<C, P, L>(
 where
     C: Capture + Send,
     P: Fn(&C) -> Position + Send,
-    L: Fn(&C) -> Option<Lasting> + Send,
+    L: Fn(&C) -> Option<Arc<dyn Lasting>> + Send,
 {
     let parcels = parcels_queued_max(workers.len());
     let lanes: Vec<_> = workers.iter().map(|_| Lane::new(parcels)).collect();
@@ -155,7 +155,7 @@ impl<C, P, L> Reader<'_, C, P, L>
 where
     C: Capture,
     P: Fn(&C) -> Position,
-    L: Fn(&C) -> Option<Lasting>,
+    L: Fn(&C) -> Option<Arc<dyn Lasting>>,
 {
     /// Reads for a turn; `None` where nothing is left to read.
     fn read(&mut self, turn: &mut Turn, order: &Order) -> Option<Deal> {
@@ -185,7 +185,7 @@ impl<C, P, L> Turns<'_, C, P, L>
 where
     C: Capture,
     P: Fn(&C) -> Position,
-    L: Fn(&C) -> Option<Lasting>,
+    L: Fn(&C) -> Option<Arc<dyn Lasting>>,
 {
     /// A worker's life.
     fn work(&self, lane: &Lane, mut worker: Worker, mut turn: Turn) {
@@ -227,6 +227,7 @@ where
 
     /// Decodes what was read, and deals it when its turn comes.
     fn deal(&self, lane: &Lane, turn: &mut Turn, deal: &Deal) {
+        let bytes = turn.bytes();
         if matches!(deal, Deal::Frames) {
             turn.decode();
         }
@@ -241,6 +242,10 @@ where
         }
         drop(dealer);
         self.order.next();
+        // Others read meanwhile.
+        if let Some(bytes) = bytes {
+            bytes.make_ready();
+        }
     }
 
     /// The next parcel, unless reading can be gone on with before one comes. Who sleeps is woken by parcels alone: where there is
