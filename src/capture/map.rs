@@ -114,7 +114,8 @@ impl Map {
         // - Readable: the map is private to us and unmapped only when dropped, after every borrow of it. The file is not
         //   truncated: the lease taken above, which is given back only after the map is gone, holds off whoever wants to,
         //   `advance` tells the caller before each fourth batch, and the caller has lease-break-time for four. A disk that fails
-        //   raises SIGBUS, which ends the process: loud, and not undefined behaviour; `advance` finds nearly all of that first.
+        //   raises SIGBUS, which ends the process: loud, and not undefined behaviour; `advance`, or who makes ready, finds nearly
+        //   all of that first.
         // - Unchanged: nobody has the file open for writing, and nobody gets to before the lease is back. Beyond that,
         //   every parser over these bytes takes each field out once, by value, checks the value it took, and bounds
         //   every slice by the map's length: changed bytes would give wrong frames, not bad accesses.

@@ -13,7 +13,15 @@ struct Seen {
 }
 
 /// Everything that a capture gives: frames, then errors as they read.
-fn drained(mut files: CaptureFiles) -> (Vec<Seen>, Vec<String>) {
+fn drained(files: CaptureFiles) -> (Vec<Seen>, Vec<String>) {
+    drained_with(files, |_| ())
+}
+
+/// The same with something done after each batch.
+fn drained_with(
+    mut files: CaptureFiles,
+    mut after: impl FnMut(&CaptureFiles),
+) -> (Vec<Seen>, Vec<String>) {
     let (mut frames, mut errors) = (Vec::new(), Vec::new());
     loop {
         let batch = files.with_batch(|batch| {
@@ -27,7 +35,10 @@ fn drained(mut files: CaptureFiles) -> (Vec<Seen>, Vec<String>) {
             }));
         });
         match batch {
-            Ok(Some(())) => assert!(errors.is_empty(), "frames after an error"),
+            Ok(Some(())) => {
+                assert!(errors.is_empty(), "frames after an error");
+                after(&files);
+            }
             Ok(None) => break,
             Err(error) => errors.push(error.to_string()),
         }
