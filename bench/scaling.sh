@@ -139,13 +139,12 @@ repeated() { # workload
 }
 
 for workload in $workloads; do
-    repeated "$workload" >"$work/long.pcap"
-    # In again as from a disk, and one run that does not count: free memory goes back to the host.
-    sync "$data/$workload.pcap"
-    dd if="$data/$workload.pcap" iflag=nocache count=0 status=none
-    cat "$data/$workload.pcap" >/dev/null
-    cat "$work/long.pcap" >/dev/null
     file=$work/long.pcap
+    repeated "$workload" >"$file"
+    # In again as from a disk, and one run that does not count: free memory goes back to the host.
+    sync "$file"
+    dd if="$file" iflag=nocache count=0 status=none
+    cat "$file" >/dev/null
     apart "$workload"
     for ((run = 1; run <= runs; run++)); do
         timed "$workload" workers-1 "$run" replay "$with" "$workload" one --workers 1

@@ -16,7 +16,6 @@ use std::sync::{Arc, Mutex};
 use memmap2::Mmap;
 
 use super::Lasting;
-
 use crate::prefetch::prefetch;
 
 /// How much is made ready at a time: one system call, and no page faults in between.

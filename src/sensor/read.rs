@@ -32,9 +32,6 @@ pub trait Stage {
     fn flush(&mut self);
 }
 
-/// Frames wanted that are handed on at once when there is a filter.
-const KEPT_MAX: usize = BATCH_FRAMES_MAX;
-
 /// Link types that are told apart in the summary; frames of others are counted as one.
 const LINKS_MAX: usize = 16;
 
@@ -247,8 +244,8 @@ impl ReadLoop {
         self.tally(frames);
         let Some(filter) = &self.filter else { return stage.frames(frames) };
         let Some(&first) = frames.first() else { return };
-        let mut kept = [first; KEPT_MAX];
-        for frames in frames.chunks(KEPT_MAX) {
+        let mut kept = [first; BATCH_FRAMES_MAX];
+        for frames in frames.chunks(BATCH_FRAMES_MAX) {
             let mut len = 0;
             for frame in frames {
                 if filter.matches(frame) {

@@ -65,6 +65,11 @@ impl Order {
         self.dealt.fetch_add(1, Ordering::Release);
     }
 
+    /// How often who waits looks first.
+    pub(super) fn looks(&self) -> u32 {
+        self.looks
+    }
+
     /// Whether a worker panicked.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken.load(Ordering::Relaxed)
@@ -197,13 +202,12 @@ impl Turn {
         }
     }
 
-    /// Begins the turn of that number, at that time of the capture. The frames that are collected may be of `bytes`.
-    pub(super) fn begin(&mut self, number: u64, began: Timestamp, bytes: Option<Arc<dyn Lasting>>) {
+    /// Begins the turn of that number, at that time of the capture.
+    pub(super) fn begin(&mut self, number: u64, began: Timestamp) {
         self.number = number;
         self.began = began;
         self.is_dealt = false;
         self.collected.clear();
-        self.collected.bytes = bytes;
     }
 
     /// What its frames are of, if that lasts.
@@ -216,8 +220,13 @@ impl Turn {
         self.number
     }
 
-    /// Collects while this worker reads.
-    pub(super) fn collect<'a>(&'a mut self, order: &'a Order) -> Collect<'a> {
+    /// Collects while this worker reads frames, which may be of `bytes`.
+    pub(super) fn collect<'a>(
+        &'a mut self,
+        order: &'a Order,
+        bytes: Option<Arc<dyn Lasting>>,
+    ) -> Collect<'a> {
+        self.collected.bytes = bytes;
         Collect { turn: self, order }
     }
 

@@ -76,7 +76,6 @@ where
         }),
         order: Order::new(Dealer::new(ingest, lanes.clone(), false), looks),
         lanes,
-        looks,
     };
     let result = std::thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -121,7 +120,6 @@ struct Turns<'a, C, P, L> {
     is_free: AtomicBool,
     order: Order,
     lanes: Vec<Arc<Lane>>,
-    looks: u32,
 }
 
 /// What only the worker that reads has.
@@ -160,23 +158,20 @@ where
     /// Reads for a turn; `None` where nothing is left to read.
     fn read(&mut self, turn: &mut Turn, order: &Order) -> Option<Deal> {
         let Self { reading, capture, position, lasting, end, next, turns } = self;
-        if matches!(next, Next::Nothing) {
-            return None;
-        }
-        let bytes = if matches!(next, Next::Frames) { lasting(capture) } else { None };
-        turn.begin(*turns, reading.now(), bytes);
-        *turns += 1;
-        let (deal, after) = match next {
+        turn.begin(*turns, reading.now());
+        let deal;
+        (deal, *next) = match next {
             Next::Frames => {
-                let mut collect = turn.collect(order);
+                let mut collect = turn.collect(order, lasting(capture));
                 let goes_on = (0..TURN_BATCHES)
                     .all(|_| reading.step(*capture, &mut collect, position, end).is_continue());
                 (Deal::Frames, if goes_on { Next::Frames } else { Next::LastTime })
             }
             Next::LastTime => (Deal::LastTime(reading.now()), Next::Fragments),
-            Next::Fragments | Next::Nothing => (Deal::Fragments, Next::Nothing),
+            Next::Fragments => (Deal::Fragments, Next::Nothing),
+            Next::Nothing => return None,
         };
-        *next = after;
+        *turns += 1;
         Some(deal)
     }
 }
@@ -251,7 +246,7 @@ where
     /// The next parcel, unless reading can be gone on with before one comes. Who sleeps is woken by parcels alone: where there is
     /// no room to read, whoever has a full lane is awake, and reads once it has made some.
     fn take(&self, lane: &Lane) -> Taken<Parcel> {
-        for _ in 0..self.looks {
+        for _ in 0..self.order.looks() {
             if let Some(parcel) = lane.queue.try_pop() {
                 return Taken::Item(parcel);
             }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{Cursor, Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -188,14 +188,16 @@ fn a_mapped_file_and_its_progress() {
     assert_eq!((frames, errors), held(whole));
 }
 
-/// Whether the file system has leases, so that files are mapped there. CI's must.
+/// The file, mapped; `None` where the file system has no leases. CI's must.
 #[cfg(target_os = "linux")]
-fn is_mapped(files: &CaptureFiles) -> bool {
-    if files.lasting().is_none() {
-        assert!(std::env::var_os("CI").is_none(), "the file was not under a lease");
-        eprintln!("SKIPPED: this file system has no leases, so that nothing is mapped");
+fn open_mapped(path: &Path) -> Option<CaptureFiles> {
+    let files = CaptureFiles::open(&[path], OpenOptions::new()).unwrap();
+    if files.lasting().is_some() {
+        return Some(files);
     }
-    files.lasting().is_some()
+    assert!(std::env::var_os("CI").is_none(), "the file was not under a lease");
+    eprintln!("SKIPPED: this file system has no leases, so that nothing is mapped");
+    None
 }
 
 /// Several windows of a map, with pages that are made ready by somebody else, in time and not, and let go of.
@@ -206,10 +208,7 @@ fn a_map_that_somebody_else_makes_ready_gives_the_same_frames() {
     let whole = plain(200_000);
     let path = directory.file("plain", &whole);
     for every in [1, 100, usize::MAX] {
-        let files = CaptureFiles::open(&[&path], OpenOptions::new()).unwrap();
-        if !is_mapped(&files) {
-            return;
-        }
+        let Some(files) = open_mapped(&path) else { return };
         let mut batches = 0_usize;
         let found = drained_with(files, |files| {
             let bytes = files.lasting().unwrap();
@@ -231,10 +230,7 @@ fn a_mapped_file_that_somebody_wants_to_truncate_is_let_go_of_and_read_on() {
     let directory = Directory::new("wanted");
     let whole = plain(20_000);
     let path = directory.file("plain", &whole);
-    let mut files = CaptureFiles::open(&[&path], OpenOptions::new()).unwrap();
-    if !is_mapped(&files) {
-        return;
-    }
+    let Some(mut files) = open_mapped(&path) else { return };
     let mut seen = 0;
     let mut batch = |files: &mut CaptureFiles| {
         files.with_batch(|frames| seen += frames.len()).unwrap().is_some()
