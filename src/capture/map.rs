@@ -287,7 +287,9 @@ mod lease {
 }
 
 /// How far ahead of the parser bytes are fetched: a dozen frames.
-const AHEAD_BYTES: usize = 4096;
+const AHEAD_BYTES: usize = 8192;
+/// They are fetched when so many are wanting: a few small frames' worth at a time.
+const STEP_BYTES: usize = 512;
 /// What the processor fetches at a time. Asking for every second line, in the hope that it fetches pairs, was slower.
 const LINE_BYTES: usize = 64;
 
@@ -309,6 +311,9 @@ impl Ahead {
     /// The parser is at `at`.
     #[inline(always)]
     pub(super) fn of(&mut self, bytes: &[u8], at: usize) {
+        if self.next > at.saturating_add(AHEAD_BYTES - STEP_BYTES) {
+            return;
+        }
         // What was passed over in one step, of a frame longer than all this, is not fetched any more.
         let from = self.next.max(at);
         let Some(ahead) = bytes.get(from..(at + AHEAD_BYTES).min(bytes.len())) else { return };
