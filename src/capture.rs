@@ -67,22 +67,6 @@ pub const BATCH_FRAMES_MAX: usize = 128;
 /// Wireshark write. A record that claims more is taken for damage.
 pub const FRAME_BYTES_MAX: usize = 256 * 1024;
 
-/// Bytes that stay where they are, for as long as somebody has them.
-pub trait Lasting: Send + Sync {
-    /// All of them.
-    fn bytes(&self) -> &[u8];
-
-    /// Does what makes those that are read next quick to read. Whoever reads does so itself unless somebody calls this now and then,
-    /// who does not read meanwhile.
-    fn make_ready(&self) {}
-}
-
-impl Lasting for Vec<u8> {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-}
-
 /// A source of frames that lends them in batches.
 pub trait Capture {
     /// Calls `f` with the next batch and returns what it returned.

@@ -5,7 +5,7 @@
 
 use crate::event::EventSink;
 use crate::flow::config::ConfigError;
-use crate::flow::{FlowExtractor, FlowTracker, TrackerConfig};
+use crate::flow::{FlowExtractor, FlowTracker, Packet, TrackerConfig};
 use crate::frame::Frame;
 use crate::obs::Hooks;
 use crate::reassembly::{
@@ -67,6 +67,18 @@ impl<E: FlowExtractor> FlowDriver<E> {
         sink: &mut S,
     ) {
         self.tracker.process_observed(frames, &mut self.reassembler.watching(consumer), sink);
+    }
+
+    /// The same of packets that an [`Ingest`](crate::flow::ingest::Ingest) made of `frames` elsewhere.
+    pub fn process_packets<C: StreamSink<E::Key>, S: EventSink<E::Key>>(
+        &mut self,
+        packets: &[Packet<E::Key>],
+        frames: &[Frame<'_>],
+        consumer: &mut C,
+        sink: &mut S,
+    ) {
+        let mut watching = self.reassembler.watching(consumer);
+        self.tracker.process_packets_observed(packets, frames, &mut watching, sink);
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) next has work: changes with every call that

@@ -377,8 +377,7 @@ fn a_file_that_is_none_is_named() {
 
 #[test]
 fn refused_arguments_name_the_thing_and_the_mend() {
-    let refusals: [(&[&str], &[&str]); 10] = [
-        (&["x", "--reassemble", "--workers", "2"], &["leave out --workers 2 or --reassemble"]),
+    let refusals: [(&[&str], &[&str]); 9] = [
         (&[], &["FILE"]),
         (&["x", "--output", "parquet:x"], &["parquet", "jsonl"]),
         (&["x", "--output", "plain"], &["jsonl:PATH"]),
@@ -525,10 +524,38 @@ fn streams_that_are_reassembled_tell_what_the_capture_lost() {
         let line = line.lines().find(|line| line.starts_with("  streams")).unwrap();
         assert!(line.contains("bytes in order, 0 gaps, 0 bytes missing"), "{line}");
 
+        let several = replay(&[&args[..], &["--workers", "3"]].concat());
+        assert_eq!(several.status.code(), Some(0), "{name}: {}", stderr(&several));
+        let streams = summary(&sum)["streams"].clone();
+        assert_eq!(streams, with_streams["streams"], "{name}: three workers");
+        assert_eq!(sorted(&several.stdout), sorted(&run.stdout), "{name}: three workers");
+
         let plain = replay(&[text(&file), "--output", "jsonl:-", "--summary", text(&sum)]);
         assert_eq!(records(&plain.stdout), records(&run.stdout), "{name}: other records");
         assert_eq!(summary(&sum)["streams"], Value::Null);
         assert!(!stderr(&plain).contains("  streams"), "{}", stderr(&plain));
+    }
+}
+
+/// A record a line.
+fn sorted(output: &[u8]) -> Vec<&[u8]> {
+    let mut lines: Vec<_> = output.split(|&byte| byte == b'\n').collect();
+    lines.sort();
+    lines
+}
+
+#[test]
+fn streams_want_workers_that_read_for_themselves() {
+    let file = own("http.pcap");
+    for source in [&["-"][..], &[text(&file), "--speed", "1000x"]] {
+        let mut command = flowscope();
+        command.args(["replay", "--reassemble", "--workers", "2"]).args(source);
+        command.stdin(std::fs::File::open(&file).unwrap());
+        let run = command.output().unwrap();
+        assert_eq!(run.status.code(), Some(1), "{source:?}: {}", stderr(&run));
+        let expected =
+            "--reassemble needs the frames' bytes, which with --workers 2 are there only";
+        assert!(stderr(&run).contains(expected), "{source:?}: {}", stderr(&run));
     }
 }
 

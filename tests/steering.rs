@@ -4,7 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_utils::CachePadded;
-use flowscope::capture::{BATCH_FRAMES_MAX, Capture, CaptureError, Lasting};
+use flowscope::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
 use flowscope::export::sink::Opened;
 use flowscope::export::{RecordWriter, Sink, WhenFull};
 use flowscope::flow::ingest::Ingest;
@@ -14,7 +14,7 @@ use flowscope::sensor::direct::Direct;
 use flowscope::sensor::ledger::Ledger;
 use flowscope::sensor::read::{Position, ReadLoop, Stage};
 use flowscope::sensor::shard::{Board, Pulse, ReaderFigures, Thread};
-use flowscope::sensor::steer::{Reading, Steer, WorkerParts, read_in_turns};
+use flowscope::sensor::steer::{Reading, Steer, WorkerParts, read_in_shares};
 use flowscope::sensor::stop::Stop;
 use flowscope::{Frame, LinkType, Timestamp, TrackerConfig};
 use proptest::prelude::*;
@@ -145,8 +145,8 @@ enum Shape {
     Direct,
     /// A reader for so many workers; whether it reads what does not wait.
     Steered(usize, bool),
-    /// So many workers that take turns in reading; how many frames in a row lie in bytes that outlive their batch, and then elsewhere.
-    InTurns(usize, usize),
+    /// So many workers that each read everything. One of them is told to stop once it has read so many frames.
+    Shares(usize, Option<u64>),
 }
 
 /// Frames in batches of these sizes, again and again.
@@ -154,21 +154,13 @@ struct Cut<'a> {
     rest: &'a [Frame<'a>],
     sizes: std::iter::Cycle<std::slice::Iter<'a, usize>>,
     given: u64,
-    /// What its frames are of.
-    bytes: Arc<dyn Lasting>,
-    /// So many in a row; as many after them are of copies, which are gone after their batch.
-    row: usize,
+    /// Who is told to stop once so many frames were given.
+    stop: Option<(u64, Stop)>,
 }
 
 impl<'a> Cut<'a> {
-    fn new(frames: &'a [Frame<'a>], sizes: &'a [usize], bytes: &Arc<dyn Lasting>) -> Self {
-        Self {
-            rest: frames,
-            sizes: sizes.iter().cycle(),
-            given: 0,
-            bytes: Arc::clone(bytes),
-            row: usize::MAX,
-        }
+    fn new(frames: &'a [Frame<'a>], sizes: &'a [usize]) -> Self {
+        Self { rest: frames, sizes: sizes.iter().cycle(), given: 0, stop: None }
     }
 }
 
@@ -184,14 +176,11 @@ impl Capture for Cut<'_> {
         let (batch, later) =
             self.rest.split_at((*size).clamp(1, BATCH_FRAMES_MAX).min(self.rest.len()));
         self.rest = later;
-        let is_copied = !(self.given as usize / self.row).is_multiple_of(2);
         self.given += batch.len() as u64;
-        if !is_copied {
-            return Ok(Some(f(batch)));
+        if let Some((_, stop)) = self.stop.take_if(|(at, _)| *at <= self.given) {
+            stop.raise();
         }
-        let copies: Vec<_> = batch.iter().map(|frame| frame.data.to_vec()).collect();
-        let frames = batch.iter().zip(&copies).map(|(frame, data)| Frame { data, ..*frame });
-        Ok(Some(f(&frames.collect::<Vec<_>>())))
+        Ok(Some(f(batch)))
     }
 }
 
@@ -216,13 +205,17 @@ impl Stage for Flushed {
     }
 }
 
-/// The records of a run, sorted, and whether it balances.
-fn run(
-    frames: &[Frame<'_>],
-    bytes: &Arc<dyn Lasting>,
-    cuts: &[usize],
-    shape: Shape,
-) -> (Vec<String>, Ledger) {
+/// What a run came to.
+struct Ran {
+    /// Sorted.
+    records: Vec<String>,
+    ledger: Ledger,
+    /// How many frames were looked at.
+    frames: usize,
+}
+
+/// `cuts` say how the frames are cut into batches, and `others` how for all workers but the first, where each reads for itself.
+fn run(frames: &[Frame<'_>], cuts: &[usize], others: &[usize], shape: Shape) -> Ran {
     let config = TrackerConfig {
         active_timeout: Some(std::time::Duration::from_secs(3)),
         ..TrackerConfig::default()
@@ -230,52 +223,72 @@ fn run(
     let (workers, is_live) = match shape {
         Shape::Direct => (1, false),
         Shape::Steered(workers, is_live) => (workers, is_live),
-        Shape::InTurns(workers, _) => (workers, false),
+        Shape::Shares(workers, _) => (workers, false),
     };
     let text = Text::default();
     let mut sink = Sink::start(Opened::of("memory".to_owned(), text.clone())).unwrap();
-    let board = Board::new(1, workers, vec![("memory".to_owned(), sink.handle())]);
+    let board = Board::new(workers, workers, vec![("memory".to_owned(), sink.handle())]);
     let parts = |worker: usize| WorkerParts {
-        tracker: FlowTracker::new(ByFiveTuple::default(), config.clone()).unwrap(),
+        tracking: FlowTracker::new(ByFiveTuple::default(), config.clone()).unwrap(),
         records: RecordWriter::new(vec![sink.handle()], true, WhenFull::Wait),
         shard: Arc::clone(&board.workers[worker]),
         live: is_live.then(|| Arc::new(CachePadded::new(Pulse::new(Thread::Worker(worker))))),
     };
-    let ingest = Ingest::new(ByFiveTuple::default(), &config);
-    let shard = Arc::clone(&board.readers[0]);
-    let mut reading = ReadLoop::new(None, None, Stop::new(), board.clone(), Arc::clone(&shard));
-    let mut capture = Cut::new(frames, cuts, bytes);
+    let ingest = || Ingest::new(ByFiveTuple::default(), &config);
+    let stop = Stop::new();
+    let looping = |number: usize| {
+        let shard = Arc::clone(&board.readers[number]);
+        ReadLoop::new(None, None, stop.clone(), board.clone(), shard)
+    };
+    let mut first = Reading { reading: looping(0), capture: Cut::new(frames, cuts) };
     let position = |capture: &Cut<'_>| Position { frames: capture.given, ..Position::default() };
+    let Reading { reading, capture } = &mut first;
     match shape {
         Shape::Direct => {
-            let WorkerParts { tracker, records, shard, .. } = parts(0);
-            let mut direct = Direct::new(tracker, records, shard);
-            reading.run(&mut capture, &mut direct, position);
+            let WorkerParts { tracking, records, shard, .. } = parts(0);
+            let mut direct = Direct::new(tracking, records, shard);
+            reading.run(capture, &mut direct, position);
             direct.finish(reading.now(), reading.figures());
         }
         Shape::Steered(..) => {
             let parts = (0..workers).map(parts).collect();
-            let mut steer = Flushed(Steer::start(ingest, parts, &Pinning::default()).unwrap(), 0);
-            reading.run(&mut capture, &mut steer, position);
+            let mut steer = Flushed(Steer::start(ingest(), parts, &Pinning::default()).unwrap(), 0);
+            reading.run(capture, &mut steer, position);
             steer.0.finish(reading.now(), reading.figures()).unwrap();
         }
-        Shape::InTurns(_, row) => {
-            capture.row = row.max(1);
-            // None for some, though it would do.
-            let lasting = |capture: &Cut<'_>| (row > 0).then(|| Arc::clone(&capture.bytes));
-            let (reading, capture) = (&mut reading, &mut capture);
-            let reading = Reading { reading, capture, position, lasting };
+        Shape::Shares(_, stop_at) => {
+            let beside = |number| {
+                let reading = looping(number).beside();
+                Reading { reading, capture: Cut::new(frames, others) }
+            };
+            let mut others: Vec<_> = (1..workers).map(beside).collect();
+            let told = others.last_mut().unwrap_or(&mut first);
+            told.capture.stop = stop_at.map(|at| (at, stop.clone()));
             let parts = (0..workers).map(parts).collect();
-            read_in_turns(reading, ingest, parts, &Pinning::default()).unwrap();
+            let pinning = Pinning::default();
+            read_in_shares(&mut first, others, position, ingest, parts, &pinning).unwrap();
         }
     }
-    shard.store(reading.figures());
+    first.reading.store();
     sink.finish();
-    assert_eq!(shard.load().delivered, frames.len() as u64);
     let text = String::from_utf8(text.0.lock().unwrap().clone()).unwrap();
     let mut records: Vec<_> = text.lines().map(str::to_owned).collect();
     records.sort();
-    (records, Ledger::at_end(&board.figures()))
+    let figures = board.figures();
+    let frames = figures.reader.delivered as usize;
+    Ran { records, ledger: Ledger::at_end(&figures), frames }
+}
+
+/// The whole lists would drown what differs.
+fn assert_same(found: &Ran, expected: &Ran, shape: Shape) {
+    assert!(found.ledger.balanced, "{shape:?}: {:#?}", found.ledger);
+    let missing: Vec<_> = lacking(&expected.records, &found.records);
+    let extra: Vec<_> = lacking(&found.records, &expected.records);
+    assert!(found.records == expected.records, "{shape:?}: not {extra:#?} but {missing:#?}");
+}
+
+fn lacking<'a>(records: &'a [String], of: &[String]) -> Vec<&'a String> {
+    records.iter().filter(|line| !of.contains(line)).collect()
 }
 
 proptest! {
@@ -289,48 +302,46 @@ proptest! {
             prop::collection::vec(1..300usize, 1..12),
             prop::collection::vec(1..3usize, 1..3),
         ],
-        row in 0..200usize,
+        stop_at in 1..300u64,
+        goes_back_ms in prop::collection::vec(0..200u64, 1..5),
     ) {
         let mut now_ns = 1_700_000_000_000_000_000;
-        let mut laid = Vec::new();
+        // A capture's times need not be in order.
+        let back_ns = goes_back_ms.iter().map(|&ms| ms.saturating_sub(100) * 1_000_000).cycle();
         let made: Vec<_> = sent
             .iter()
-            .map(|one| {
+            .zip(back_ns)
+            .map(|(one, back_ns)| {
                 now_ns += u64::from(one.after_ms) * 1_000_000 + 1;
-                let begin = laid.len();
-                laid.extend(frame(one));
-                (Timestamp::from_nanos(now_ns), begin..laid.len())
+                (Timestamp::from_nanos(now_ns - back_ns), frame(one))
             })
             .collect();
-        let bytes: Arc<dyn Lasting> = Arc::new(laid);
         let frames: Vec<Frame<'_>> = made
             .iter()
-            .map(|(ts, range)| Frame {
+            .map(|(ts, data)| Frame {
                 ts: *ts,
-                wire_len: range.len() as u32,
+                wire_len: data.len() as u32,
                 link: LinkType::ETHERNET,
                 interface: 0,
-                data: &bytes.bytes()[range.clone()],
+                data,
             })
             .collect();
-        let (expected, ledger) = run(&frames, &bytes, &cuts, Shape::Direct);
-        prop_assert!(ledger.balanced, "{ledger:#?}");
-        let shapes = (1..=4).flat_map(|workers| {
-            [
-                Shape::Steered(workers, false),
-                Shape::Steered(workers, true),
-                Shape::InTurns(workers, usize::MAX),
-                Shape::InTurns(workers, row),
-            ]
-        });
-        for shape in shapes {
-            let (found, ledger) = run(&frames, &bytes, &other_cuts, shape);
-            prop_assert!(ledger.balanced, "{shape:?}: {ledger:#?}");
-            // The whole lists would drown what differs.
-            let missing: Vec<_> = expected.iter().filter(|line| !found.contains(line)).collect();
-            let extra: Vec<_> = found.iter().filter(|line| !expected.contains(line)).collect();
-            let is_same = found == expected;
-            prop_assert!(is_same, "{shape:?}: not {extra:#?} but {missing:#?}");
+        let expected = run(&frames, &cuts, &[], Shape::Direct);
+        assert!(expected.ledger.balanced, "{:#?}", expected.ledger);
+        for workers in 1..=4 {
+            let shapes =
+                [Shape::Steered(workers, false), Shape::Steered(workers, true), Shape::Shares(workers, None)];
+            for shape in shapes {
+                let found = run(&frames, &other_cuts, &cuts, shape);
+                assert_eq!(found.frames, frames.len());
+                assert_same(&found, &expected, shape);
+            }
+            // Told to stop, they agree on where.
+            let shape = Shape::Shares(workers, Some(stop_at));
+            let found = run(&frames, &other_cuts, &cuts, shape);
+            assert!(found.frames >= frames.len().min(stop_at as usize), "{shape:?}: {}", found.frames);
+            let expected = run(&frames[..found.frames], &cuts, &[], Shape::Direct);
+            assert_same(&found, &expected, shape);
         }
     }
 }

@@ -7,14 +7,13 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::map::Ahead;
 use super::merge::Merge;
 use super::pcap::{HEADER_BYTES, Pcap, Stop};
 use super::pcapng::PcapNg;
 use super::source::{BoxedRead, Source};
-use super::{BATCH_FRAMES_MAX, BrokenReason, Capture, CaptureError, Lasting};
+use super::{BATCH_FRAMES_MAX, BrokenReason, Capture, CaptureError};
 use crate::frame::{Frame, LinkType};
 
 /// The most files that are merged. Each one is open (or mapped) from the start, and has a share of the interface
@@ -170,12 +169,19 @@ impl CaptureFiles {
         self.frames
     }
 
-    /// What the frames of the next batches lie in, where they may be looked at for a little longer than until the batch after: in
-    /// a single file that is mapped. It keeps whoever wants to write to the file waiting.
-    pub fn lasting(&self) -> Option<Arc<dyn Lasting>> {
-        match self.readers.as_slice() {
-            [reader] => reader.source.lasting(),
-            _ => None,
+    /// The same files from their beginning, for somebody who reads them beside this one: files that are mapped share their pages.
+    /// `None` where one is a stream, or compressed: it is read once.
+    ///
+    /// # Errors
+    /// [`CaptureError`], naming the file that cannot be read again.
+    pub fn again(&self) -> Result<Option<Self>, CaptureError> {
+        let sources = self
+            .readers
+            .iter()
+            .map(|reader| reader.source.again().map(|source| (reader.name.clone(), source)));
+        match sources.collect::<Option<Vec<_>>>() {
+            Some(sources) => Self::new(sources.len(), sources.into_iter()).map(Some),
+            None => Ok(None),
         }
     }
 

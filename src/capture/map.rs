@@ -9,30 +9,30 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::Mmap;
 
-use super::Lasting;
 use crate::prefetch::prefetch;
 
 /// How much is made ready at a time: one system call, and no page faults in between.
 const WINDOW_BYTES: usize = 1 << 20;
+/// More is made ready when so much of it is left.
+const MARGIN_BYTES: usize = WINDOW_BYTES / 2;
+/// So much is let go of at a time: it interrupts every core that has a view.
+const PASSED_BYTES: usize = 4 << 20;
 
 /// The lease is asked about once in so many batches: a system call for some 10 µs of work.
 const BATCHES_A_LOOK: u32 = 4;
 
-/// A file's bytes under a lease.
+/// A view of a file's bytes under a lease.
 pub(super) struct Map {
     leased: Arc<Leased>,
-    /// Up to where its pages were made ready.
+    /// Which of the views it is.
+    view: usize,
+    /// Up to where its pages are known to be ready.
     ready: usize,
-    /// Up to where they were let go of.
-    gone: usize,
-    /// More is made ready when so much of what is is left.
-    margin: usize,
     /// Batches until the lease is asked about again.
     until_look: u32,
 }
@@ -42,54 +42,25 @@ struct Leased {
     /// Before `lease`, and so unmapped before that is given back.
     bytes: Mmap,
     lease: Lease,
-    /// What waits for who makes ready; it never comes to that unless somebody does.
-    task: Mutex<Option<Task>>,
-    is_helped: AtomicBool,
+    pages: Mutex<Pages>,
     /// Bytes could not be had.
     is_lost: AtomicBool,
 }
 
-/// Pages to be made ready, and to be let go of.
-struct Task {
-    ready: Range<usize>,
-    gone: Range<usize>,
+/// What the views have in common: pages are made ready once, and let go of when all views are past them.
+struct Pages {
+    /// Up to where they were made ready, or somebody is about to.
+    ready: usize,
+    /// Up to where they were let go of.
+    gone: usize,
+    /// Where each view was when it last asked.
+    at: Vec<usize>,
 }
 
 impl Leased {
-    fn perform(&self, Task { ready, gone }: Task) -> io::Result<()> {
-        // Pages that stay in the page table count as ours: a process would seem to hold all of the file.
-        if !gone.is_empty() {
-            let_go(&self.bytes, gone.start, gone.len());
-        }
-        populate(&self.bytes, ready.start, ready.len())
-    }
-
-    /// `Err` gives the task back where nobody helps, or is behind.
-    fn leave(&self, task: Task) -> Result<(), Task> {
-        if !self.is_helped.load(Ordering::Relaxed) {
-            return Err(task);
-        }
-        match self.task.try_lock() {
-            Ok(mut place) if place.is_none() => {
-                *place = Some(task);
-                Ok(())
-            }
-            _ => Err(task),
-        }
-    }
-}
-
-impl Lasting for Leased {
-    fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    fn make_ready(&self) {
-        self.is_helped.store(true, Ordering::Relaxed);
-        let task = self.task.lock().ok().and_then(|mut place| place.take());
-        if task.is_some_and(|task| self.perform(task).is_err()) {
-            self.is_lost.store(true, Ordering::Relaxed);
-        }
+    fn pages(&self) -> MutexGuard<'_, Pages> {
+        // Whoever panicked left nothing half done.
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -120,14 +91,13 @@ impl Map {
         //   every slice by the map's length: changed bytes would give wrong frames, not bad accesses.
         match unsafe { Mmap::map(&file) } {
             Ok(bytes) => {
-                let leased = Arc::new(Leased {
+                let leased = Leased {
                     bytes,
                     lease: Lease(file),
-                    task: Mutex::new(None),
-                    is_helped: AtomicBool::new(false),
+                    pages: Mutex::new(Pages { ready: 0, gone: 0, at: Vec::new() }),
                     is_lost: AtomicBool::new(false),
-                });
-                Ok(Self { leased, ready: 0, gone: 0, margin: WINDOW_BYTES / 2, until_look: 0 })
+                };
+                Ok(Self::view(Arc::new(leased)))
             }
             Err(_) => {
                 // What cannot be given back goes with the file.
@@ -143,9 +113,17 @@ impl Map {
         &self.leased.bytes
     }
 
-    /// The same, for who looks at them a little longer than until the next batch.
-    pub(super) fn lasting(&self) -> Arc<dyn Lasting> {
-        Arc::clone(&self.leased) as Arc<dyn Lasting>
+    /// One more view, from the beginning.
+    pub(super) fn again(&self) -> Self {
+        Self::view(Arc::clone(&self.leased))
+    }
+
+    fn view(leased: Arc<Leased>) -> Self {
+        let mut pages = leased.pages();
+        let view = pages.at.len();
+        pages.at.push(0);
+        drop(pages);
+        Self { leased, view, ready: 0, until_look: 0 }
     }
 
     /// Makes the bytes from `at` on ready, for a batch of frames. `false` when the map must not be used any more:
@@ -153,7 +131,7 @@ impl Map {
     #[inline]
     pub(super) fn advance(&mut self, at: usize) -> bool {
         self.is_ours()
-            && (self.ready == self.bytes().len() || at + self.margin < self.ready || self.next(at))
+            && (self.ready == self.bytes().len() || at + MARGIN_BYTES < self.ready || self.next(at))
     }
 
     #[inline]
@@ -170,33 +148,43 @@ impl Map {
 
     #[cold]
     fn next(&mut self, at: usize) -> bool {
-        let leased = &self.leased;
-        // Who helps takes its time, and has other things to do: it gets less at a time, and earlier.
-        let step;
-        (self.margin, step) = if leased.is_helped.load(Ordering::Relaxed) {
-            (WINDOW_BYTES, WINDOW_BYTES / 8)
-        } else {
-            (WINDOW_BYTES / 2, WINDOW_BYTES / 2)
-        };
-        let end = (at + self.margin + step).min(leased.bytes.len());
-        let ready = self.ready.min(end)..end;
+        let (leased, end) = (&self.leased, (at + WINDOW_BYTES).min(self.bytes().len()));
+        let mut pages = leased.pages();
+        pages.at[self.view] = at;
+        // Another view may be further, and make them ready just now: where this one comes first they are faulted in one by one.
+        if pages.ready >= end {
+            self.ready = pages.ready;
+            return !leased.is_lost.load(Ordering::Relaxed);
+        }
+        let ready = pages.ready..end;
+        let passed = pages.at.iter().min().map_or(0, |at| at / PASSED_BYTES * PASSED_BYTES);
+        let gone = pages.gone..passed.max(pages.gone);
+        (pages.ready, pages.gone) = (ready.end, gone.end);
+        drop(pages);
         self.ready = end;
-        let used = (at / WINDOW_BYTES * WINDOW_BYTES).max(self.gone);
-        let gone = self.gone..used;
-        self.gone = used;
-        let is_done = match leased.leave(Task { ready, gone }) {
-            Ok(()) => true,
-            Err(task) => leased.perform(task).is_ok(),
-        };
-        is_done && !leased.is_lost.load(Ordering::Relaxed)
+        // Pages that stay in the page table count as ours: a process would seem to hold all of the file.
+        if !gone.is_empty() {
+            let_go(&leased.bytes, gone.start, gone.len());
+        }
+        if populate(&leased.bytes, ready.start, ready.len()).is_err() {
+            leased.is_lost.store(true, Ordering::Relaxed);
+        }
+        !leased.is_lost.load(Ordering::Relaxed)
     }
 
-    /// The file, to be read on. Its map and its lease go once nobody looks at the bytes any more.
+    /// The file, to be read on from wherever. Its map and its lease go once no view looks at the bytes any more.
     ///
     /// # Errors
     /// The system has no descriptor left.
-    pub(super) fn into_file(self) -> io::Result<File> {
+    pub(super) fn file(&self) -> io::Result<File> {
         self.leased.lease.0.try_clone()
+    }
+}
+
+/// What it has not come to keeps no pages.
+impl Drop for Map {
+    fn drop(&mut self) {
+        self.leased.pages().at[self.view] = usize::MAX;
     }
 }
 

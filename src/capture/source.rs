@@ -8,12 +8,11 @@
 //! [`Source::advance`] before it looks at bytes. A file that grows is read as far as it went when it was opened.
 
 use std::fs::File;
-use std::io::{self, Cursor, Read, Seek, SeekFrom};
+use std::io::{self, Cursor, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Lasting;
 use super::map::Map;
 use super::pcapng::BLOCK_BYTES_MAX;
 use super::unpack::Unpack;
@@ -48,6 +47,8 @@ pub(super) struct Source {
     taken: Option<Arc<AtomicU64>>,
     /// Size on disk, when it is known.
     total: Option<u64>,
+    /// What is read, where that is a regular file that is not compressed.
+    file: Option<Arc<File>>,
     unpacked: bool,
 }
 
@@ -74,7 +75,28 @@ impl Source {
                 Err(unmapped) => file = unmapped,
             }
         }
+        if total.is_some() && Packing::of(first) == Packing::Plain {
+            return Self::plain(Arc::new(file), total);
+        }
         Self::stream(first, Box::new(file), total)
+    }
+
+    /// A regular file that is not compressed, from its beginning, wherever others are in it.
+    fn plain(file: Arc<File>, total: Option<u64>) -> io::Result<Self> {
+        let from = Place { file: Arc::clone(&file), at: 0 };
+        Ok(Self { file: Some(file), ..Self::stream(&[], Box::new(from), total)? })
+    }
+
+    /// The same bytes from their beginning, to be read beside this; `None` of a stream, and of what would have to be
+    /// decompressed again.
+    pub(super) fn again(&self) -> Option<io::Result<Self>> {
+        match (&self.storage, &self.file) {
+            (Storage::Map(map), _) => {
+                Some(Ok(Self::whole(Storage::Map(Box::new(map.again())), self.total)))
+            }
+            (Storage::Heap { .. }, Some(file)) => Some(Self::plain(Arc::clone(file), self.total)),
+            (Storage::Heap { .. }, None) => None,
+        }
     }
 
     /// Standard input or any other stream.
@@ -95,7 +117,16 @@ impl Source {
     }
 
     fn whole(storage: Storage, total: Option<u64>) -> Self {
-        Self { storage, base: 0, reader: None, failure: None, taken: None, total, unpacked: false }
+        Self {
+            storage,
+            base: 0,
+            reader: None,
+            failure: None,
+            taken: None,
+            total,
+            file: None,
+            unpacked: false,
+        }
     }
 
     /// `first` are the bytes that were taken from `reader` to see what it is.
@@ -116,6 +147,7 @@ impl Source {
             failure: None,
             taken: Some(taken),
             total,
+            file: None,
             unpacked: packing != Packing::Plain,
         })
     }
@@ -126,14 +158,6 @@ impl Source {
         match &self.storage {
             Storage::Map(map) => map.bytes(),
             Storage::Heap { buffer, filled } => buffer.get(..*filled).unwrap_or_default(),
-        }
-    }
-
-    /// The bytes at hand, where they outlive the next batch.
-    pub(super) fn lasting(&self) -> Option<Arc<dyn Lasting>> {
-        match &self.storage {
-            Storage::Map(map) => Some(map.lasting()),
-            Storage::Heap { .. } => None,
         }
     }
 
@@ -159,14 +183,11 @@ impl Source {
         let Storage::Map(map) = std::mem::replace(&mut self.storage, empty) else { return };
         self.base += *at as u64;
         *at = 0;
-        let file = map.into_file().and_then(|mut file| {
-            file.seek(SeekFrom::Start(self.base))?;
-            Ok(file)
-        });
-        match file {
+        match map.file() {
             Ok(file) => {
                 let taken = Arc::new(AtomicU64::new(self.base));
-                self.reader = Some(Box::new(Counted { inner: file, taken: Arc::clone(&taken) }));
+                let inner = Place { file: Arc::new(file), at: self.base };
+                self.reader = Some(Box::new(Counted { inner, taken: Arc::clone(&taken) }));
                 self.taken = Some(taken);
             }
             Err(error) => self.failure = Some(error),
@@ -274,6 +295,30 @@ fn first_bytes(reader: &mut impl Read) -> io::Result<([u8; 4], usize)> {
         }
     }
     Ok((bytes, found))
+}
+
+/// Reads a file from a place of its own: several may read one that is open once.
+struct Place {
+    file: Arc<File>,
+    at: u64,
+}
+
+impl Read for Place {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = read_at(&self.file, buffer, self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, at)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, at)
 }
 
 /// Counts what is read through it.

@@ -226,15 +226,16 @@ pub struct ReplayArgs {
 
     /// How many threads track flows, 1 to 128.
     ///
-    /// 1 reads and tracks on one thread. With more, each flow has one of that many pinned workers, which take
-    /// turns in reading; from a pipe, or at a --speed, one more thread reads. The records are the same set, in another order.
+    /// 1 reads and tracks on one thread. With more, each flow has one of that many pinned workers, of which each reads the files for itself
+    /// and passes over what is not its own; from a pipe, a compressed file, or at a --speed, one more thread reads for all. The records are
+    /// the same set, in another order.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=128), help_heading = "Replay")]
     pub workers: u16,
 
     /// Put the byte stream of every TCP connection together, and count what is missing.
     ///
     /// The bytes are thrown away; gaps, segments dropped as out of order and bytes dropped by a full buffer
-    /// are counted in the summary and in the metrics. Takes up to 256 MiB. Only with one worker.
+    /// are counted in the summary and in the metrics. Takes up to 256 MiB. With several workers only where each reads for itself.
     #[arg(long, help_heading = "Flows")]
     pub reassemble: bool,
 

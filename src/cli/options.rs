@@ -85,11 +85,6 @@ pub enum UsageError {
         /// The timeout's name.
         name: &'static str,
     },
-    /// Streams where only descriptors travel.
-    #[error(
-        "--reassemble needs the frames' bytes, which are not sent to other workers: leave out --workers {0} or --reassemble"
-    )]
-    ReassembleSteered(usize),
 }
 
 fn tracker_refused(error: &ConfigError) -> String {
@@ -148,9 +143,6 @@ fn common(args: &CommonArgs, workers: usize, steer: bool) -> Result<Common, Usag
 pub fn replay(args: ReplayArgs) -> Result<ReplayOptions, UsageError> {
     let workers = usize::from(args.workers);
     let Common { filter, extractor, tracker } = common(&args.common, workers, false)?;
-    if args.reassemble && workers > 1 {
-        return Err(UsageError::ReassembleSteered(workers));
-    }
     Ok(ReplayOptions {
         files: args.files,
         cores: args.common.cores,

@@ -151,6 +151,11 @@ impl FragmentTable {
         Some(Placed::Waits)
     }
 
+    /// How long a datagram is followed.
+    pub fn timeout_ns(&self) -> u64 {
+        self.timeout_ns
+    }
+
     /// When the oldest datagram's time is over.
     pub fn next_due(&self) -> Option<Timestamp> {
         self.queue.front().map(|&(deadline, ..)| deadline)

@@ -26,9 +26,6 @@ pub struct Ingest<E: FlowExtractor> {
     /// are cut into batches.
     due: Timestamp,
     counters: IngestCounters,
-    /// Whether it is one beside another that has the fragments, and whether it met a frame for that one.
-    is_apart: bool,
-    met_odd: bool,
 }
 
 /// Where the frames went. `frames = unmatched + held + packets`, at any moment.
@@ -53,6 +50,15 @@ pub struct IngestCounters {
     pub icmp_quotes: u64,
 }
 
+/// A frame of a batch of which not all are looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Chosen {
+    /// Its place in the batch.
+    pub index: u16,
+    /// The latest time that it and all frames before it showed, those that are not looked at included.
+    pub latest: Timestamp,
+}
+
 impl<E: FlowExtractor> Ingest<E> {
     /// `max_datagrams` and `fragment_timeout` of the configuration bound the fragment table, which is to be
     /// [valid](TrackerConfig::validate); keys are hashed by its `key_hash`.
@@ -65,44 +71,7 @@ impl<E: FlowExtractor> Ingest<E> {
             clock: Timestamp::ZERO,
             due: Timestamp::MAX,
             counters: IngestCounters::default(),
-            is_apart: false,
-            met_odd: false,
         }
-    }
-
-    /// One more, with the same keys and hashes and no fragments, to decode on another core what comes between two batches of this one.
-    /// What it made is good if it met [nothing odd](Self::take_apart).
-    pub fn apart(&self) -> Self
-    where
-        E: Clone,
-    {
-        Self {
-            extractor: self.extractor.clone(),
-            hasher: self.hasher.clone(),
-            fragments: FragmentTable::new(1, 1),
-            clock: Timestamp::ZERO,
-            due: Timestamp::MAX,
-            counters: IngestCounters::default(),
-            is_apart: true,
-            met_odd: false,
-        }
-    }
-
-    /// What one [apart](Self::apart) counted since it was last asked, or `None` if it met a fragment or an ICMP error: all since then
-    /// is void then and has to be done by the one that has the fragments.
-    pub fn take_apart(&mut self) -> Option<IngestCounters> {
-        let counters = std::mem::take(&mut self.counters);
-        (!std::mem::take(&mut self.met_odd)).then_some(counters)
-    }
-
-    /// Adds what one [apart](Self::apart) counted.
-    pub fn add(&mut self, apart: &IngestCounters) {
-        let counters = &mut self.counters;
-        counters.frames += apart.frames;
-        counters.unmatched += apart.unmatched;
-        counters.unmatched_bytes += apart.unmatched_bytes;
-        counters.packets += apart.packets;
-        counters.faults.iter_mut().zip(apart.faults).for_each(|(sum, more)| *sum += more);
     }
 
     /// The same with a fixed seed: for measurements that must repeat. Never on untrusted traffic.
@@ -113,14 +82,43 @@ impl<E: FlowExtractor> Ingest<E> {
     /// Gives the packets of `frames` to `packets`; [`Packet::frame`] counts from 0 in `frames`.
     pub fn batch<P: PacketSink<E::Key>>(&mut self, frames: &[Frame<'_>], packets: &mut P) {
         for (index, frame) in frames.iter().enumerate() {
-            self.clock = self.clock.max(frame.ts);
-            if frame.ts >= self.due {
-                self.handle_timeout(frame.ts, packets);
-            }
-            decode_for(frame, OneFrame { ingest: self, frame, index, packets });
+            self.frame(frame, index, frame.ts, packets);
         }
         self.counters.frames += frames.len() as u64;
         self.counters.held = self.fragments.held();
+    }
+
+    /// The same of some of `frames`, in their order. The others are not counted here, and make no difference if no fragment is
+    /// among them and none can be [given up on](Self::may_give_up) before their end.
+    pub fn batch_of<P: PacketSink<E::Key>>(
+        &mut self,
+        frames: &[Frame<'_>],
+        chosen: &[Chosen],
+        packets: &mut P,
+    ) {
+        for &Chosen { index, latest } in chosen {
+            let index = usize::from(index);
+            let Some(frame) = frames.get(index) else { continue };
+            self.frame(frame, index, latest, packets);
+            self.counters.frames += 1;
+        }
+        self.counters.held = self.fragments.held();
+    }
+
+    /// `latest` is the latest time that frames up to this one showed.
+    #[inline(always)]
+    fn frame<P: PacketSink<E::Key>>(
+        &mut self,
+        frame: &Frame<'_>,
+        index: usize,
+        latest: Timestamp,
+        packets: &mut P,
+    ) {
+        self.clock = self.clock.max(latest);
+        if frame.ts >= self.due {
+            self.handle_timeout(frame.ts, packets);
+        }
+        decode_for(frame, OneFrame { ingest: self, frame, index, packets });
     }
 
     #[inline(always)]
@@ -165,9 +163,7 @@ impl<E: FlowExtractor> Ingest<E> {
         let layers = decode_any(frame);
         let odd = layers.ip.is_some_and(|ip| ip.fragment.is_some())
             || matches!(layers.transport, Transport::Icmp(icmp) if icmp.quoted_at.is_some());
-        if odd && self.is_apart {
-            self.met_odd = true;
-        } else if odd {
+        if odd {
             self.odd(frame, index, layers, packets);
         } else {
             self.one(frame, index, &layers, packets);
@@ -260,6 +256,11 @@ impl<E: FlowExtractor> Ingest<E> {
             payload: Payload::default(),
             frame: 0,
         });
+    }
+
+    /// Whether fragments may have to be given up on while frames of these times come, those that come with them included.
+    pub fn may_give_up(&self, earliest: Timestamp, latest: Timestamp) -> bool {
+        latest >= self.due || latest.nanos_since(earliest) >= self.fragments.timeout_ns()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) next has work.

@@ -132,7 +132,19 @@ impl<E: FlowExtractor> FlowTracker<E> {
         packets: &[Packet<E::Key>],
         sink: &mut S,
     ) {
-        self.account(packets, &[], &mut (), sink);
+        self.process_packets_observed(packets, &[], &mut (), sink);
+    }
+
+    /// [`process_packets`](Self::process_packets), with an observer, which is shown the packets' frames: those that
+    /// [`Packet::frame`] counts in.
+    pub fn process_packets_observed<O: FlowObserver<E::Key>, S: EventSink<E::Key>>(
+        &mut self,
+        packets: &[Packet<E::Key>],
+        frames: &[Frame<'_>],
+        observer: &mut O,
+        sink: &mut S,
+    ) {
+        self.account(packets, frames, observer, sink);
     }
 
     fn account<O: FlowObserver<E::Key>, S: EventSink<E::Key>>(

@@ -9,7 +9,7 @@ use super::shard::{ReaderFigures, WorkerFigures, WorkerShard};
 use super::shunt::ShuntCounts;
 use crate::driver::FlowDriver;
 use crate::export::RecordWriter;
-use crate::flow::{ByFiveTuple, FlowTracker};
+use crate::flow::{ByFiveTuple, FlowKey, FlowTracker, Packet};
 use crate::frame::Frame;
 use crate::reassembly::ReassemblyCounters;
 use crate::time::Timestamp;
@@ -79,6 +79,41 @@ impl Tracking for FlowDriver<ByFiveTuple> {
 
     fn streams(&self) -> Option<&ReassemblyCounters> {
         Some(self.reassembly_counters())
+    }
+}
+
+/// What tracks packets that an [`Ingest`](crate::flow::ingest::Ingest) made elsewhere.
+pub trait PacketTracking: Tracking {
+    /// Takes packets, in order; `frames` are what their numbers mean, where those are at hand.
+    fn process_packets(
+        &mut self,
+        packets: &[Packet<FlowKey>],
+        frames: &[Frame<'_>],
+        records: &mut RecordWriter,
+    );
+}
+
+impl PacketTracking for FlowTracker<ByFiveTuple> {
+    #[inline]
+    fn process_packets(
+        &mut self,
+        packets: &[Packet<FlowKey>],
+        _: &[Frame<'_>],
+        records: &mut RecordWriter,
+    ) {
+        self.process_packets(packets, records);
+    }
+}
+
+impl PacketTracking for FlowDriver<ByFiveTuple> {
+    #[inline]
+    fn process_packets(
+        &mut self,
+        packets: &[Packet<FlowKey>],
+        frames: &[Frame<'_>],
+        records: &mut RecordWriter,
+    ) {
+        self.process_packets(packets, frames, &mut (), records);
     }
 }
 

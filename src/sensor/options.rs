@@ -9,6 +9,7 @@ use super::privileges::User;
 use crate::capture::filter::Filter;
 use crate::export::sink::Target;
 use crate::flow::{ByFiveTuple, TrackerConfig};
+use crate::reassembly::ReassemblyConfig;
 
 /// How fast a capture is replayed.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -109,5 +110,12 @@ impl ReplayOptions {
             max_flows: self.tracker.max_flows.div_ceil(self.workers),
             ..self.tracker.clone()
         }
+    }
+
+    /// What a worker puts streams together with: its part of all memory for them, which holds one side's at least.
+    pub fn worker_streams(&self) -> ReassemblyConfig {
+        let all = ReassemblyConfig::default();
+        let part = all.total_bytes_max / self.workers;
+        ReassemblyConfig { total_bytes_max: part.max(all.side_bytes_max), ..all }
     }
 }

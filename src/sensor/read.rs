@@ -53,6 +53,10 @@ pub struct ReadLoop {
     figures: ReaderFigures,
     links: Vec<(LinkType, u64)>,
     now: Timestamp,
+    /// Reading goes no further than so many frames.
+    until: u64,
+    /// Whether another loop counts what both read.
+    is_beside: bool,
 }
 
 /// How far a capture is.
@@ -79,6 +83,15 @@ pub struct ReadEnd {
     pub stopped: bool,
 }
 
+impl ReadEnd {
+    /// How it ended for all, where several read the same frames: what broke is told once.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        let errors = if self.errors.is_empty() { other.errors } else { self.errors };
+        Self { errors, stopped: self.stopped && other.stopped }
+    }
+}
+
 impl ReadLoop {
     /// A loop that counts into one of the board's reader shards.
     pub fn new(
@@ -99,7 +112,15 @@ impl ReadLoop {
             figures: ReaderFigures::default(),
             links: Vec::with_capacity(LINKS_MAX),
             now: Timestamp::ZERO,
+            until: u64::MAX,
+            is_beside: false,
         }
+    }
+
+    /// One that reads what another reads too: that one counts it, this one only what its stage [makes](Stage::tick) of it.
+    #[must_use]
+    pub fn beside(self) -> Self {
+        Self { is_beside: true, ..self }
     }
 
     /// Looks at a clock with every empty batch, so that time goes on while nothing comes.
@@ -150,6 +171,20 @@ impl ReadLoop {
         self.publish(stage, position(capture));
     }
 
+    /// Goes on to so many frames of the whole capture, or its end, whoever says stop.
+    pub fn run_until<C: Capture, S: Stage>(
+        &mut self,
+        frames: u64,
+        capture: &mut C,
+        stage: &mut S,
+        position: impl Fn(&C) -> Position,
+        end: &mut ReadEnd,
+    ) {
+        self.until = frames;
+        while self.frames() < frames && self.turn(capture, stage, &position, end) {}
+        self.publish(stage, position(capture));
+    }
+
     /// One batch; `false` at the end of the capture.
     fn turn<C: Capture, S: Stage>(
         &mut self,
@@ -172,6 +207,20 @@ impl ReadLoop {
     /// The latest time seen.
     pub fn now(&self) -> Timestamp {
         self.now
+    }
+
+    /// Frames that it read and that were due.
+    pub fn frames(&self) -> u64 {
+        self.figures.delivered
+    }
+
+    /// Publishes what was counted.
+    pub fn store(&mut self) {
+        if self.is_beside {
+            self.shard.store(&mut self.figures.of_stage());
+        } else {
+            self.shard.store(&mut self.figures);
+        }
     }
 
     /// What was counted; the caller adds what happens after the end.
@@ -209,11 +258,14 @@ impl ReadLoop {
 
     fn tick<S: Stage>(&mut self, stage: &mut S) {
         stage.tick(self.now, &mut self.figures);
-        self.shard.store(&mut self.figures);
+        self.store();
     }
 
     fn batch<S: Stage>(&mut self, frames: &[Frame<'_>], stage: &mut S) {
         self.is_idle = frames.is_empty();
+        let room = usize::try_from(self.until - self.frames()).unwrap_or(usize::MAX);
+        let (frames, beyond) = frames.split_at(room.min(frames.len()));
+        self.figures.not_due += beyond.len() as u64;
         if self.pacer.is_none() {
             return self.due(frames, stage);
         }

@@ -12,7 +12,7 @@ use std::time::Instant;
 use anyhow::Context;
 
 use super::cores::{Pinning, allowed};
-use super::direct::{Direct, Tracking};
+use super::direct::{Direct, PacketTracking};
 use super::http::{Listener, Readiness, Server};
 use super::input::{StoppableInput, Stopped};
 use super::ledger::Ledger;
@@ -25,7 +25,7 @@ use super::run::{
     warn_of_uncovered_links,
 };
 use super::shard::{Board, Thread};
-use super::steer::{Reading, Steer, WorkerParts, read_in_turns};
+use super::steer::{Reading, Steer, WorkerError, WorkerParts, read_in_shares};
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
 use crate::capture::CaptureError;
@@ -33,9 +33,8 @@ use crate::capture::file::{CaptureFiles, OpenOptions};
 use crate::driver::FlowDriver;
 use crate::export::sink::SinkHandle;
 use crate::export::{RecordWriter, Sink, WhenFull};
+use crate::flow::FlowTracker;
 use crate::flow::ingest::Ingest;
-use crate::flow::{ByFiveTuple, FlowTracker};
-use crate::reassembly::ReassemblyConfig;
 
 /// Replays, and says how it ended. `Err` is for what failed before the first frame, and for bugs.
 /// A second SIGINT or SIGTERM ends the process with `code_at_once`.
@@ -45,7 +44,7 @@ pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outc
     let mut sinks = start_sinks(open_outputs(&options.outputs)?)?;
     let summary_file = options.summary.as_deref().map(SummaryFile::create).transpose()?;
     let named = |sink: &Sink| (sink.name().to_owned(), sink.handle());
-    let board = Board::new(1, options.workers, sinks.iter().map(named).collect());
+    let board = Board::new(options.workers, options.workers, sinks.iter().map(named).collect());
     let server = match options.metrics {
         Some(addr) => Some(serve(Listener::bind(addr)?, &board)?),
         None => None,
@@ -101,7 +100,7 @@ struct Read {
 
 fn read(
     options: &mut ReplayOptions,
-    mut capture: CaptureFiles,
+    capture: CaptureFiles,
     stop: &Stop,
     board: &Board,
     server: Option<&Server>,
@@ -114,64 +113,107 @@ fn read(
         Speed::Max => None,
         Speed::Times(times) => Some(Pacer::new(times, stop.clone())),
     };
-    let shard = Arc::clone(&board.readers[0]);
     let filter = options.filter.take();
-    let mut reading = ReadLoop::new(filter, pacer, stop.clone(), board.clone(), Arc::clone(&shard));
-    let tracks = Tracks::new(options, board)?;
-    let asked = options.cores.as_ref();
-    // What keeps nobody waiting is read by the workers themselves.
-    let in_turns = options.speed == Speed::Max && capture.bytes_total().is_some();
-    let threads = options.workers + usize::from(!in_turns);
-    let pinning = match &tracks {
+    let looping = |number: usize, pacer| {
+        let shard = Arc::clone(&board.readers[number]);
+        ReadLoop::new(filter.clone(), pacer, stop.clone(), board.clone(), shard)
+    };
+    let (workers, asked) = (options.workers, options.cores.as_ref());
+    // What is read as fast as it goes, and can be read more than once, every worker reads for itself.
+    let others =
+        if options.speed == Speed::Max { again(&capture, workers - 1)? } else { Vec::new() };
+    let beside = |(number, capture)| Reading { reading: looping(number, None).beside(), capture };
+    let others: Vec<_> = (1..).zip(others).map(beside).collect();
+    let is_steered = others.len() + 1 < workers;
+    if is_steered && options.reassemble {
+        anyhow::bail!(
+            "--reassemble needs the frames' bytes, which with --workers {workers} are there only where every worker reads for itself: \
+             give files that are not compressed, at the highest speed, or leave out --workers"
+        );
+    }
+    let threads = workers + usize::from(is_steered);
+    let pinning = match asked {
         // One thread that reads and tracks is left alone, unless it is told where to be.
-        Tracks::Here(_) | Tracks::HereWithStreams(_) if asked.is_none() => Pinning::default(),
+        None if workers == 1 => Pinning::default(),
         // Nor are more threads than cores: where another happens to be, a worker that cannot leave falls behind.
-        Tracks::Steered(_) if asked.is_none() && allowed().len() < threads => Pinning::default(),
-        _ => Pinning::choose(options.workers, asked, &[])?,
+        None if allowed().len() < threads => Pinning::default(),
+        _ => Pinning::choose(workers, asked, &[])?,
     };
     if let Some(server) = server {
         server.set_readiness(Readiness::Reading);
     }
-    let end = match tracks {
-        Tracks::Here(direct) => {
-            pinning.pin(Thread::Worker(0));
-            run_here(&mut reading, &mut capture, *direct)
-        }
-        Tracks::HereWithStreams(direct) => {
-            pinning.pin(Thread::Worker(0));
-            run_here(&mut reading, &mut capture, *direct)
-        }
-        Tracks::Steered(workers) => {
-            let ingest = Ingest::new(options.extractor, &options.tracker);
-            if in_turns {
-                let reading = Reading {
-                    reading: &mut reading,
-                    capture: &mut capture,
-                    position,
-                    lasting: CaptureFiles::lasting,
-                };
-                read_in_turns(reading, ingest, workers, &pinning)?
-            } else {
-                let mut steer = Steer::start(ingest, workers, &pinning)?;
-                let end = reading.run(&mut capture, &mut steer, position);
-                steer.finish(reading.now(), reading.figures())?;
-                end
-            }
-        }
+    let mut readings = Readings { first: Reading { reading: looping(0, pacer), capture }, others };
+    let tracker = || Ok(FlowTracker::new(options.extractor, options.worker_tracker())?);
+    let end = if options.reassemble {
+        let driver = || {
+            let streams = options.worker_streams();
+            let driver = FlowDriver::new(options.extractor, options.worker_tracker(), streams)?;
+            Ok(driver.with_emit_anomalies(true))
+        };
+        readings.track(parts(options, board, driver)?, options, &pinning)?
+    } else if is_steered {
+        readings.steer(parts(options, board, tracker)?, options, &pinning)?
+    } else {
+        readings.track(parts(options, board, tracker)?, options, &pinning)?
     };
-    shard.store(reading.figures());
-    warn_of_uncovered_links(&reading);
+    let reading = &mut readings.first.reading;
+    reading.store();
+    warn_of_uncovered_links(reading);
     Ok(Read { end, links: reading.links().to_vec() })
 }
 
-fn run_here<T: Tracking>(
-    reading: &mut ReadLoop,
-    capture: &mut CaptureFiles,
-    mut direct: Direct<T>,
-) -> ReadEnd {
-    let end = reading.run(capture, &mut direct, position);
-    direct.finish(reading.now(), reading.figures());
-    end
+/// What is read, by whom.
+struct Readings {
+    first: Reading<CaptureFiles>,
+    /// Where more than one worker reads for itself.
+    others: Vec<Reading<CaptureFiles>>,
+}
+
+impl Readings {
+    /// Each worker reads for itself.
+    fn track<T: PacketTracking + Send>(
+        &mut self,
+        workers: Vec<WorkerParts<T>>,
+        options: &ReplayOptions,
+        pinning: &Pinning,
+    ) -> Result<ReadEnd, WorkerError> {
+        let Self { first, others } = self;
+        match <[_; 1]>::try_from(workers) {
+            Ok([WorkerParts { tracking, records, shard, .. }]) => {
+                pinning.pin(Thread::Worker(0));
+                let Reading { reading, capture } = first;
+                let mut direct = Direct::new(tracking, records, shard);
+                let end = reading.run(capture, &mut direct, position);
+                direct.finish(reading.now(), reading.figures());
+                Ok(end)
+            }
+            Err(workers) => {
+                let ingest = || Ingest::new(options.extractor, &options.tracker);
+                read_in_shares(first, std::mem::take(others), position, ingest, workers, pinning)
+            }
+        }
+    }
+
+    /// This thread reads for the workers.
+    fn steer(
+        &mut self,
+        workers: Vec<WorkerParts>,
+        options: &ReplayOptions,
+        pinning: &Pinning,
+    ) -> Result<ReadEnd, WorkerError> {
+        let Reading { reading, capture } = &mut self.first;
+        let ingest = Ingest::new(options.extractor, &options.tracker);
+        let mut steer = Steer::start(ingest, workers, pinning)?;
+        let end = reading.run(capture, &mut steer, position);
+        steer.finish(reading.now(), reading.figures())?;
+        Ok(end)
+    }
+}
+
+/// The same capture so many times more; none of one that is to be read once.
+fn again(capture: &CaptureFiles, times: usize) -> Result<Vec<CaptureFiles>, CaptureError> {
+    let all: Option<Vec<_>> = (0..times).map(|_| capture.again()).collect::<Result<_, _>>()?;
+    Ok(all.unwrap_or_default())
 }
 
 /// A stop interrupts reading standard input, where one can wait for ever.
@@ -194,32 +236,20 @@ fn position(capture: &CaptureFiles) -> Position {
     Position { frames: capture.frames(), file_bytes: capture.bytes_read(), ..Position::default() }
 }
 
-/// Who tracks.
-enum Tracks {
-    Here(Box<Direct<FlowTracker<ByFiveTuple>>>),
-    HereWithStreams(Box<Direct<FlowDriver<ByFiveTuple>>>),
-    Steered(Vec<WorkerParts>),
-}
-
-impl Tracks {
-    fn new(options: &ReplayOptions, board: &Board) -> anyhow::Result<Self> {
-        let handles: Vec<SinkHandle> = board.sinks.iter().map(|(_, sink)| sink.clone()).collect();
-        let records = || RecordWriter::new(handles.clone(), options.community_id, WhenFull::Wait);
-        let tracker = || FlowTracker::new(options.extractor, options.worker_tracker());
-        if let [shard] = board.workers.as_slice() {
-            let shard = Arc::clone(shard);
-            if !options.reassemble {
-                return Ok(Self::Here(Box::new(Direct::new(tracker()?, records(), shard))));
-            }
-            let streams = ReassemblyConfig::default();
-            let driver = FlowDriver::new(options.extractor, options.worker_tracker(), streams)?
-                .with_emit_anomalies(true);
-            return Ok(Self::HereWithStreams(Box::new(Direct::new(driver, records(), shard))));
-        }
-        let parts = |shard: &Arc<_>| {
-            let shard = Arc::clone(shard);
-            Ok(WorkerParts { tracker: tracker()?, records: records(), shard, live: None })
-        };
-        board.workers.iter().map(parts).collect::<anyhow::Result<_>>().map(Self::Steered)
-    }
+/// What the workers are made of.
+fn parts<T>(
+    options: &ReplayOptions,
+    board: &Board,
+    tracking: impl Fn() -> anyhow::Result<T>,
+) -> anyhow::Result<Vec<WorkerParts<T>>> {
+    let handles: Vec<SinkHandle> = board.sinks.iter().map(|(_, sink)| sink.clone()).collect();
+    let parts = |shard: &Arc<_>| {
+        Ok(WorkerParts {
+            tracking: tracking()?,
+            records: RecordWriter::new(handles.clone(), options.community_id, WhenFull::Wait),
+            shard: Arc::clone(shard),
+            live: None,
+        })
+    };
+    board.workers.iter().map(parts).collect()
 }

@@ -6,7 +6,7 @@
 //! process: the NIC and the XDP program compute it too.
 
 use crate::flow::FlowKey;
-use crate::net::IpProto;
+use crate::net::{Addr, IpProto};
 
 /// Bytes of a key: enough for two IPv6 addresses and two ports (36) and the window over them.
 pub const KEY_LEN: usize = 40;
@@ -98,22 +98,31 @@ impl Steering {
     /// The ports count for TCP, UDP and SCTP; every other protocol is spread by its addresses.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> u32 {
-        // What stands before an IPv4 address is the same on both sides, and goes.
-        let addresses = u128::from_be_bytes(key.a.0) ^ u128::from_be_bytes(key.b.0);
-        let folded = (addresses >> 64) as u64 ^ addresses as u64;
-        let folded = (folded >> 32) as u32 ^ folded as u32;
-        let mut word = (folded >> 16) as u16 ^ folded as u16;
-        if matches!(key.proto, IpProto::TCP | IpProto::UDP | IpProto::SCTP) {
-            word ^= key.port_a ^ key.port_b;
-        }
-        let [high, low] = word.to_be_bytes();
-        self.by_byte[0][usize::from(high)] ^ self.by_byte[1][usize::from(low)]
+        let has_ports = matches!(key.proto, IpProto::TCP | IpProto::UDP | IpProto::SCTP);
+        self.hash_between(key.a, key.b, if has_ports { key.port_a ^ key.port_b } else { 0 })
     }
 
     /// The worker of a flow.
     #[inline]
     pub fn worker(&self, key: &FlowKey) -> usize {
         usize::from(self.table[self.hash(key) as usize % TABLE_LEN])
+    }
+
+    /// The worker of packets between two addresses, in either direction. `ports` are both of them, added without carry; 0 without.
+    #[inline(always)]
+    pub fn worker_between(&self, one: Addr, other: Addr, ports: u16) -> usize {
+        usize::from(self.table[self.hash_between(one, other, ports) as usize % TABLE_LEN])
+    }
+
+    #[inline(always)]
+    fn hash_between(&self, one: Addr, other: Addr, ports: u16) -> u32 {
+        // What stands before an IPv4 address is the same on both sides, and goes.
+        let addresses = u128::from_be_bytes(one.0) ^ u128::from_be_bytes(other.0);
+        let folded = (addresses >> 64) as u64 ^ addresses as u64;
+        let folded = (folded >> 32) as u32 ^ folded as u32;
+        let word = (folded >> 16) as u16 ^ folded as u16 ^ ports;
+        let [high, low] = word.to_be_bytes();
+        self.by_byte[0][usize::from(high)] ^ self.by_byte[1][usize::from(low)]
     }
 }
 

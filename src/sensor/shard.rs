@@ -80,6 +80,21 @@ impl ReaderFigures {
         self.fragments_unattributed = counters.fragments_unattributed;
     }
 
+    /// The part that [`set_ingest`](Self::set_ingest) sets, and nothing of what was read.
+    #[must_use]
+    pub fn of_stage(&self) -> Self {
+        Self {
+            decoded: self.decoded,
+            unmatched: self.unmatched,
+            unmatched_bytes: self.unmatched_bytes,
+            faults: self.faults,
+            handed_on: self.handed_on,
+            held: self.held,
+            fragments_unattributed: self.fragments_unattributed,
+            ..Self::default()
+        }
+    }
+
     fn each(&mut self, mut f: impl FnMut(&mut u64)) {
         f(&mut self.file_bytes);
         f(&mut self.offered);

@@ -4,13 +4,12 @@
 //! parcels of descriptors, never frames; parcels are recycled, so that their number is bounded by the queues. The
 //! fragment table is before the cut. Each parcel carries the reader's clock. A source that does not wait has a reader of its own
 //! ([`Steer`]): who finds a queue full or empty sleeps, and what is lost meanwhile is counted at the source; a worker
-//! that has nothing to do looks up ten times a second, so that its pulse says of it alone whether it goes on. A source that waits is read by
-//! the workers themselves ([`read_in_turns`]), so that no core is the reader's alone and none is shared with it.
+//! that has nothing to do looks up ten times a second, so that its pulse says of it alone whether it goes on. What can be read more than
+//! once is read by every worker for itself ([`read_in_shares`]): nothing travels.
 
 mod dealer;
 mod lane;
-mod turn;
-mod turns;
+mod shares;
 mod worker;
 
 use std::sync::Arc;
@@ -18,10 +17,11 @@ use std::thread::JoinHandle;
 
 use self::dealer::Dealer;
 use self::lane::{Lane, OpenLane};
-pub use self::turns::{Reading, read_in_turns};
+pub use self::shares::{Reading, read_in_shares};
 use self::worker::Worker;
 pub use self::worker::WorkerParts;
 use super::cores::Pinning;
+use super::direct::PacketTracking;
 use super::read::Stage;
 use super::shard::{ReaderFigures, Thread};
 use crate::export::queue::Taken;
@@ -121,7 +121,7 @@ fn name(worker: usize) -> String {
 }
 
 /// The life of a worker that somebody reads for.
-fn work(lane: &Arc<Lane>, mut worker: Worker) {
+fn work<T: PacketTracking>(lane: &Arc<Lane>, mut worker: Worker<T>) {
     loop {
         worker.beat();
         match lane.queue.pop_soon() {

@@ -201,7 +201,7 @@ impl Threads<'_> {
         let Self { options, board, .. } = self;
         let parts = |(shard, pulse): (&Arc<_>, &Arc<_>)| {
             anyhow::Ok(WorkerParts {
-                tracker: self.tracker()?,
+                tracking: self.tracker()?,
                 records: self.records(),
                 shard: Arc::clone(shard),
                 live: Some(Arc::clone(pulse)),

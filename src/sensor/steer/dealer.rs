@@ -1,7 +1,4 @@
 //! The reader's half of steering: decodes, hashes, and deals packets out.
-//!
-//! Contract: what [`Dealer::deal`] takes was decoded by one [apart](Ingest::apart), after all that the dealer had before and with nothing
-//! due in between ([`Dealer::has_due_by`]).
 
 use std::sync::Arc;
 
@@ -50,11 +47,6 @@ impl OpenParcels {
         let packets = lanes.iter().map(|lane| lane.empty()).collect();
         Self { steering: Steering::new(lanes.len()), packets }
     }
-
-    /// Throws all away.
-    pub(super) fn clear(&mut self) {
-        self.packets.iter_mut().for_each(Vec::clear);
-    }
 }
 
 impl PacketSink<FlowKey> for OpenParcels {
@@ -82,41 +74,6 @@ impl Dealer {
     /// Where the frames went.
     pub(super) fn counters(&self) -> &IngestCounters {
         self.ingest.counters()
-    }
-
-    /// Whether fragments are given up on by then.
-    pub(super) fn has_due_by(&self, latest: Timestamp) -> bool {
-        self.ingest.poll_timeout().is_some_and(|due| due <= latest)
-    }
-
-    /// Takes over what was decoded apart: `parcels` of so many batches, the last of which showed the time `now`.
-    pub(super) fn deal(
-        &mut self,
-        apart: &IngestCounters,
-        parcels: &mut OpenParcels,
-        batches: u32,
-        now: Timestamp,
-    ) {
-        self.ingest.add(apart);
-        self.count_unmatched(apart.unmatched);
-        self.advance(now);
-        self.ticks += batches.saturating_sub(1);
-        // Where nothing is open, as between two turns, they are what is open from here on, at the cost of no copy.
-        debug_assert!(self.open.packets.iter().all(Vec::is_empty));
-        std::mem::swap(&mut self.open.packets, &mut parcels.packets);
-        self.hand_on_all();
-    }
-
-    /// It is `now`; what waited for that is dealt.
-    pub(super) fn advance(&mut self, now: Timestamp) {
-        self.now = now;
-        self.ingest.handle_timeout(now, &mut self.open);
-        self.ticks += 1;
-    }
-
-    /// Hands on all that is open, one parcel a worker, and now and then the time to who gets none.
-    pub(super) fn hand_on_all(&mut self) {
-        self.hand_on(self.ticks >= TICKS_BETWEEN_FLUSHES, false);
     }
 
     fn count_unmatched(&mut self, unmatched: u64) {
@@ -191,7 +148,9 @@ impl Stage for Dealer {
     }
 
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {
-        self.advance(now);
+        self.now = now;
+        self.ingest.handle_timeout(now, &mut self.open);
+        self.ticks += 1;
         // A file's time runs so fast that parcels would never be full.
         if self.ticks >= TICKS_BETWEEN_FLUSHES || self.is_live && self.is_late() {
             self.hand_on(true, self.is_live);

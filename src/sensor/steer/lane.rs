@@ -48,11 +48,6 @@ impl Lane {
     }
 }
 
-/// Whether none of `lanes` would make who brings it a parcel wait. That of a worker that panicked takes everything.
-pub(super) fn have_room(lanes: &[Arc<Lane>]) -> bool {
-    lanes.iter().all(|lane| lane.queue.has_room())
-}
-
 /// Closes the lane when its worker ends in whatever way, so that nobody ever waits for it.
 pub(super) struct OpenLane(pub(super) Arc<Lane>);
 

@@ -6,14 +6,17 @@ use crossbeam_utils::CachePadded;
 
 use super::lane::{Lane, Parcel};
 use crate::export::RecordWriter;
-use crate::flow::{ByFiveTuple, FlowTracker};
+use crate::flow::{ByFiveTuple, FlowKey, FlowTracker, Packet};
+use crate::frame::Frame;
+use crate::sensor::direct::PacketTracking;
 use crate::sensor::shard::{Pulse, WorkerFigures, WorkerShard};
+use crate::time::Timestamp;
 
 /// What a worker is made of.
 #[derive(Debug)]
-pub struct WorkerParts {
+pub struct WorkerParts<T = FlowTracker<ByFiveTuple>> {
     /// Its flows.
-    pub tracker: FlowTracker<ByFiveTuple>,
+    pub tracking: T,
     /// Its records.
     pub records: RecordWriter,
     /// Where it counts.
@@ -25,14 +28,14 @@ pub struct WorkerParts {
 
 /// A worker that runs.
 #[derive(Debug)]
-pub(super) struct Worker {
-    parts: WorkerParts,
+pub(super) struct Worker<T> {
+    parts: WorkerParts<T>,
     figures: WorkerFigures,
     turns: u64,
 }
 
-impl Worker {
-    pub(super) fn new(parts: WorkerParts) -> Self {
+impl<T: PacketTracking> Worker<T> {
+    pub(super) fn new(parts: WorkerParts<T>) -> Self {
         Self { parts, figures: WorkerFigures::default(), turns: 0 }
     }
 
@@ -46,16 +49,30 @@ impl Worker {
 
     /// Tracks what came along `lane`.
     pub(super) fn track(&mut self, Parcel { packets, now }: Parcel, lane: &Lane) {
-        let WorkerParts { tracker, records, .. } = &mut self.parts;
-        tracker.process_packets(&packets, records);
+        self.take(&packets, &[]);
         lane.recycle(packets);
         // What is due waits for what is at the door, unless that can wait itself.
-        while self.parts.tracker.handle_timeout(now, &mut self.parts.records)
-            && (self.parts.live.is_none() || lane.queue.is_empty())
-        {
+        while self.handle_timeout(now) && (self.parts.live.is_none() || lane.queue.is_empty()) {
             self.beat();
         }
         self.publish();
+    }
+
+    /// Tracks packets of these frames.
+    pub(super) fn take(&mut self, packets: &[Packet<FlowKey>], frames: &[Frame<'_>]) {
+        let WorkerParts { tracking, records, .. } = &mut self.parts;
+        tracking.process_packets(packets, frames, records);
+    }
+
+    /// It is `now`, and nothing is at the door: all that is due ends.
+    pub(super) fn tick(&mut self, now: Timestamp) {
+        while self.handle_timeout(now) {}
+        self.publish();
+    }
+
+    fn handle_timeout(&mut self, now: Timestamp) -> bool {
+        let WorkerParts { tracking, records, .. } = &mut self.parts;
+        tracking.handle_timeout(now, records)
     }
 
     /// Hands on records that waited for long.
@@ -65,15 +82,18 @@ impl Worker {
 
     /// Nothing will come any more: every flow ends.
     pub(super) fn finish(mut self) {
-        let WorkerParts { tracker, records, .. } = &mut self.parts;
-        tracker.drain(records);
+        let WorkerParts { tracking, records, .. } = &mut self.parts;
+        tracking.drain(records);
         records.flush();
         self.publish();
     }
 
     fn publish(&mut self) {
-        let WorkerParts { tracker, records, shard, .. } = &self.parts;
-        self.figures.set(tracker, records.counts());
+        let WorkerParts { tracking, records, shard, .. } = &self.parts;
+        self.figures.set(tracking.tracker(), records.counts());
+        if let Some(streams) = tracking.streams() {
+            self.figures.set_streams(streams);
+        }
         shard.store(&mut self.figures);
     }
 }

@@ -188,11 +188,23 @@ fn a_mapped_file_and_its_progress() {
     assert_eq!((frames, errors), held(whole));
 }
 
+/// How many frames are left, and what is wrong with the rest.
+fn left(files: &mut CaptureFiles) -> (usize, Vec<String>) {
+    let (mut frames, mut errors) = (0, Vec::new());
+    loop {
+        match files.with_batch(|batch| frames += batch.len()) {
+            Ok(Some(())) => {}
+            Ok(None) => return (frames, errors),
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+}
+
 /// The file, mapped; `None` where the file system has no leases. CI's must.
 #[cfg(target_os = "linux")]
 fn open_mapped(path: &Path) -> Option<CaptureFiles> {
     let files = CaptureFiles::open(&[path], OpenOptions::new()).unwrap();
-    if files.lasting().is_some() {
+    if files.readers[0].source.is_mapped() {
         return Some(files);
     }
     assert!(std::env::var_os("CI").is_none(), "the file was not under a lease");
@@ -200,27 +212,58 @@ fn open_mapped(path: &Path) -> Option<CaptureFiles> {
     None
 }
 
-/// Several windows of a map, with pages that are made ready by somebody else, in time and not, and let go of.
+/// A file of several windows: who is ahead makes pages ready for the others, and who is last lets go of them.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_map_that_somebody_else_makes_ready_gives_the_same_frames() {
-    let directory = Directory::new("ready");
-    let whole = plain(200_000);
+fn every_view_of_a_map_gives_all_frames_however_far_another_one_is() {
+    let directory = Directory::new("views");
+    let whole = plain(400_000);
+    assert!(whole.len() > 10 << 20, "{} bytes", whole.len());
     let path = directory.file("plain", &whole);
-    for every in [1, 100, usize::MAX] {
-        let Some(files) = open_mapped(&path) else { return };
-        let mut batches = 0_usize;
-        let found = drained_with(files, |files| {
-            let bytes = files.lasting().unwrap();
-            assert_eq!(bytes.bytes().len(), whole.len());
-            // At the first one too: who helped once is expected to go on.
-            if batches.is_multiple_of(every) {
-                bytes.make_ready();
+    let expected = held(whole);
+    for (batches, given_up_after) in
+        [(1, u64::MAX), (700, u64::MAX), (usize::MAX, u64::MAX), (5, 150_000)]
+    {
+        let Some(ahead) = open_mapped(&path) else { return };
+        let behind = ahead.again().unwrap().unwrap();
+        let mut between = Some(ahead.again().unwrap().unwrap());
+        let found = drained_with(behind, |behind| {
+            let Some(files) = &mut between else { return };
+            if files.frames() >= given_up_after {
+                between = None;
+            } else if files.frames() <= behind.frames() {
+                (0..batches).all(|_| files.with_batch(|_| ()).unwrap().is_some());
             }
-            batches += 1;
         });
-        assert!(found == held(whole.clone()), "made ready every {every} batches");
+        assert!(found == expected, "{batches} batches ahead");
+        if let Some(mut files) = between {
+            left(&mut files);
+            assert_eq!(files.frames(), 400_000);
+        }
+        assert!(drained(ahead) == expected, "the one that began when the others were done");
     }
+}
+
+#[test]
+fn files_can_be_read_again_where_that_is_no_more_than_reading() {
+    let directory = Directory::new("again");
+    let whole = plain(20_000);
+    let path = directory.file("plain", &whole);
+    let packed = directory.file("packed", &gzip(&whole));
+    let expected = held(whole.clone());
+    let options = OpenOptions::new().mmap(false);
+    let mut files = CaptureFiles::open(&[&path], options).unwrap();
+    files.with_batch(|_| ()).unwrap();
+    let again = files.again().unwrap().unwrap();
+    assert_eq!(left(&mut files), (20_000 - BATCH_FRAMES_MAX, Vec::new()));
+    assert_eq!(again.bytes_total(), Some(whole.len() as u64));
+    let third = again.again().unwrap().unwrap();
+    assert!(drained(again) == expected && drained(third) == expected);
+    for paths in [vec![&packed], vec![&path, &packed]] {
+        assert!(CaptureFiles::open(&paths, options).unwrap().again().unwrap().is_none());
+    }
+    let stream = std::io::Cursor::new(whole);
+    assert!(CaptureFiles::from_reader("x", stream).unwrap().again().unwrap().is_none());
 }
 
 /// A read lease makes whoever opens the file for writing wait until it is given back.
@@ -231,6 +274,7 @@ fn a_mapped_file_that_somebody_wants_to_truncate_is_let_go_of_and_read_on() {
     let whole = plain(20_000);
     let path = directory.file("plain", &whole);
     let Some(mut files) = open_mapped(&path) else { return };
+    let mut other = files.again().unwrap().unwrap();
     let mut seen = 0;
     let mut batch = |files: &mut CaptureFiles| {
         files.with_batch(|frames| seen += frames.len()).unwrap().is_some()
@@ -246,6 +290,9 @@ fn a_mapped_file_that_somebody_wants_to_truncate_is_let_go_of_and_read_on() {
         let waited = told.recv_timeout(std::time::Duration::from_millis(200));
         assert!(waited.is_err(), "the file was not under a lease");
         (0..4).for_each(|_| assert!(batch(&mut files)));
+        let waited = told.recv_timeout(std::time::Duration::from_millis(200));
+        assert!(waited.is_err(), "another view of it was still looked at");
+        (0..4).for_each(|_| assert!(other.with_batch(|_| ()).unwrap().is_some()));
         let file = told.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
         // Now it may: what is gone is an error, not a signal.
         file.set_len(whole.len() as u64 / 2).unwrap();
@@ -262,6 +309,9 @@ fn a_mapped_file_that_somebody_wants_to_truncate_is_let_go_of_and_read_on() {
     };
     assert!(error.contains("the file ends within a"), "{error}");
     assert!((9_000..15_000).contains(&seen), "{seen} frames of the half that is left");
+    let (frames, errors) = left(&mut other);
+    assert!(errors[0].contains("the file ends within a"), "{errors:?}");
+    assert!(frames < 15_000, "{frames} frames");
 }
 
 #[test]

@@ -1,0 +1,330 @@
+//! Steering without anything that travels: every worker reads the whole capture, and keeps the flows that are its own.
+//!
+//! Contract: what a worker tracks is what a [`Dealer`](super::dealer::Dealer) would have sent it, in the same order and with the same clock.
+//! A frame of a common stack that belongs to another worker is passed over once its addresses and ports are known; all others are decoded
+//! by everybody, so that every worker knows all fragments, and packets of other workers' flows are thrown away. What everybody
+//! sees is counted by the first worker, what somebody keeps by who keeps it: the sums are those of one reader. Workers
+//! that are told to stop agree on a frame to stop at.
+
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+
+use super::worker::{Worker, WorkerParts};
+use super::{WorkerError, name};
+use crate::capture::{BATCH_FRAMES_MAX, Capture};
+use crate::decode::{Layers, OnLayers, Transport, decode_for};
+use crate::flow::ingest::{Chosen, Ingest, IngestCounters};
+use crate::flow::packet::PacketSink;
+use crate::flow::{ByFiveTuple, FlowKey, Packet};
+use crate::frame::Frame;
+use crate::obs::Hooks;
+use crate::sensor::cores::Pinning;
+use crate::sensor::direct::PacketTracking;
+use crate::sensor::read::{Position, ReadEnd, ReadLoop, Stage};
+use crate::sensor::rss::Steering;
+use crate::sensor::shard::{ReaderFigures, Thread};
+use crate::time::Timestamp;
+
+/// What one worker reads with.
+#[derive(Debug)]
+pub struct Reading<C> {
+    /// What reads.
+    pub reading: ReadLoop,
+    /// What is read.
+    pub capture: C,
+}
+
+/// Reads a capture to its end, each worker for itself and pinned to its core, and waits for them. The first one reads with `first`,
+/// all others with one of `others` each, which are of the same frames and [beside](ReadLoop::beside) it.
+///
+/// # Errors
+/// [`WorkerError`]: a thread that the system refused, or a bug; the other workers end as at the end of the capture.
+pub fn read_in_shares<C, P, T>(
+    first: &mut Reading<C>,
+    mut others: Vec<Reading<C>>,
+    position: P,
+    ingest: impl Fn() -> Ingest<ByFiveTuple>,
+    workers: Vec<WorkerParts<T>>,
+    pinning: &Pinning,
+) -> Result<ReadEnd, WorkerError>
+where
+    C: Capture + Send,
+    P: Fn(&C) -> Position + Sync,
+    T: PacketTracking + Send,
+{
+    let count = workers.len();
+    debug_assert_eq!(others.len() + 1, count);
+    let readings = std::iter::once(first).chain(&mut others);
+    let accord = Accord::new(count);
+    let (accord, position) = (&accord, &position);
+    std::thread::scope(|scope| {
+        let mut threads = Vec::new();
+        let mut ends = Vec::new();
+        let mut result = Ok(());
+        for ((worker, parts), reading) in workers.into_iter().enumerate().zip(readings) {
+            let seat = Seat::new(accord);
+            let share = Share::new(worker, count, ingest(), parts);
+            let started = std::thread::Builder::new().name(name(worker)).spawn_scoped(scope, {
+                move || {
+                    pinning.pin(Thread::Worker(worker));
+                    reading.run(share, position, seat)
+                }
+            });
+            match started {
+                Ok(thread) => threads.push(thread),
+                Err(source) => {
+                    result = Err(WorkerError::Start { worker, source });
+                    (worker + 1..count).for_each(|_| drop(Seat::new(accord)));
+                    break;
+                }
+            }
+        }
+        for (worker, thread) in threads.into_iter().enumerate() {
+            match thread.join() {
+                Ok(end) => ends.push(end),
+                Err(_) => result = Err(WorkerError::Panicked(worker)),
+            }
+        }
+        result.map(|()| ends.into_iter().reduce(ReadEnd::beside).unwrap_or_default())
+    })
+}
+
+impl<C: Capture> Reading<C> {
+    fn run(
+        &mut self,
+        mut share: Share<impl PacketTracking>,
+        position: impl Fn(&C) -> Position,
+        seat: Seat<'_>,
+    ) -> ReadEnd {
+        let Self { reading, capture } = self;
+        let mut end = reading.run(capture, &mut share, &position);
+        let last = seat.meet(reading.frames(), end.stopped);
+        reading.run_until(last, capture, &mut share, &position, &mut end);
+        share.finish(reading.now(), reading.figures());
+        reading.store();
+        end
+    }
+}
+
+/// The flows of one worker, out of all frames.
+struct Share<T> {
+    ingest: Ingest<ByFiveTuple>,
+    own: OwnPackets,
+    /// Room for those of a batch.
+    chosen: [Chosen; BATCH_FRAMES_MAX],
+    tracking: Worker<T>,
+    /// The latest time seen.
+    latest: Timestamp,
+    /// For frames without a key; of the first worker.
+    hooks: Hooks,
+}
+
+impl<T: PacketTracking> Share<T> {
+    fn new(
+        worker: usize,
+        count: usize,
+        ingest: Ingest<ByFiveTuple>,
+        parts: WorkerParts<T>,
+    ) -> Self {
+        Self {
+            ingest,
+            own: OwnPackets {
+                steering: Steering::new(count),
+                worker,
+                packets: Vec::with_capacity(2 * BATCH_FRAMES_MAX),
+                others: 0,
+                are_all: false,
+            },
+            chosen: [Chosen::default(); BATCH_FRAMES_MAX],
+            tracking: Worker::new(parts),
+            latest: Timestamp::ZERO,
+            hooks: Hooks::default(),
+        }
+    }
+
+    fn batch(&mut self, frames: &[Frame<'_>]) {
+        let (mut len, mut are_told) = (0, true);
+        let (mut earliest, mut latest) = (self.latest, self.latest);
+        for (index, frame) in (0..).zip(frames) {
+            (earliest, latest) = (earliest.min(frame.ts), latest.max(frame.ts));
+            // Without a branch, which would be guessed wrongly as often as not.
+            self.chosen[len] = Chosen { index, latest };
+            let whose = decode_for(frame, Whose(&self.own.steering));
+            are_told &= whose.is_some();
+            len += usize::from(whose.is_none_or(|worker| worker == self.own.worker));
+        }
+        self.latest = latest;
+        let unmatched = self.ingest.counters().unmatched;
+        // A frame that is passed over may be the one that shows that it is time to.
+        if self.ingest.may_give_up(earliest, latest) {
+            self.own.are_all = false;
+            self.ingest.batch(frames, &mut self.own);
+        } else {
+            self.own.are_all = are_told;
+            self.ingest.batch_of(frames, &self.chosen[..len], &mut self.own);
+        }
+        let unmatched = self.ingest.counters().unmatched - unmatched;
+        if unmatched > 0 && self.own.worker == 0 {
+            self.hooks.unmatched(unmatched);
+            self.hooks.batch(0, 0, 0);
+        }
+        self.track(frames);
+    }
+
+    fn track(&mut self, frames: &[Frame<'_>]) {
+        if !self.own.packets.is_empty() {
+            self.tracking.take(&self.own.packets, frames);
+            self.own.packets.clear();
+        }
+    }
+
+    /// What this worker counts of where the frames went.
+    fn counters(&self) -> IngestCounters {
+        let all = self.ingest.counters();
+        let packets = all.packets - self.own.others;
+        if self.own.worker == 0 {
+            IngestCounters { frames: packets + all.unmatched + all.held, packets, ..*all }
+        } else {
+            IngestCounters { frames: packets, packets, ..IngestCounters::default() }
+        }
+    }
+
+    /// The capture is over at `last`.
+    fn finish(mut self, last: Timestamp, figures: &mut ReaderFigures) {
+        self.tick(last, figures);
+        self.ingest.drain(&mut self.own);
+        self.track(&[]);
+        figures.set_ingest(&self.counters());
+        self.tracking.finish();
+    }
+}
+
+impl<T: PacketTracking> Stage for Share<T> {
+    #[inline]
+    fn frames(&mut self, frames: &[Frame<'_>]) {
+        frames.chunks(BATCH_FRAMES_MAX).for_each(|frames| self.batch(frames));
+    }
+
+    fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {
+        self.latest = self.latest.max(now);
+        self.own.are_all = false;
+        self.ingest.handle_timeout(now, &mut self.own);
+        self.track(&[]);
+        self.tracking.tick(now);
+        figures.set_ingest(&self.counters());
+    }
+
+    fn flush(&mut self) {
+        self.tracking.rest();
+    }
+}
+
+/// Packets of one worker's flows.
+struct OwnPackets {
+    steering: Steering,
+    worker: usize,
+    packets: Vec<Packet<FlowKey>>,
+    /// Frames in packets of other workers' flows.
+    others: u64,
+    /// Whether no such packet comes.
+    are_all: bool,
+}
+
+impl PacketSink<FlowKey> for OwnPackets {
+    #[inline(always)]
+    fn push(&mut self, packet: Packet<FlowKey>) {
+        if self.are_all || self.steering.worker(&packet.key) == self.worker {
+            self.packets.push(packet);
+        } else {
+            self.others += u64::from(packet.frames);
+        }
+    }
+}
+
+/// Whose a frame is, where that is seen at once.
+struct Whose<'a>(&'a Steering);
+
+impl OnLayers for Whose<'_> {
+    type Out = Option<usize>;
+
+    #[inline(always)]
+    fn plain(self, layers: &Layers) -> Option<usize> {
+        let ip = layers.ip.as_ref()?;
+        let ports = match layers.transport {
+            Transport::Tcp(ref tcp) => tcp.src ^ tcp.dst,
+            Transport::Ports { src, dst } => src ^ dst,
+            Transport::Icmp(_) | Transport::None => return None,
+        };
+        Some(self.0.worker_between(ip.src, ip.dst, ports))
+    }
+
+    #[inline(always)]
+    fn general(self, _: &Frame<'_>) -> Option<usize> {
+        None
+    }
+}
+
+/// Where workers that stop meet, to stop at the same frame.
+#[derive(Debug)]
+struct Accord {
+    meeting: Mutex<Meeting>,
+    all_came: Condvar,
+}
+
+#[derive(Debug)]
+struct Meeting {
+    /// Workers that have not come.
+    awaited: usize,
+    /// Frames that the one had read who was furthest.
+    furthest: u64,
+}
+
+impl Accord {
+    fn new(workers: usize) -> Self {
+        let meeting = Mutex::new(Meeting { awaited: workers, furthest: 0 });
+        Self { meeting, all_came: Condvar::new() }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Meeting> {
+        self.meeting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn come(&self, frames: u64) -> MutexGuard<'_, Meeting> {
+        let mut meeting = self.lock();
+        meeting.furthest = meeting.furthest.max(frames);
+        meeting.awaited -= 1;
+        if meeting.awaited == 0 {
+            self.all_came.notify_all();
+        }
+        meeting
+    }
+}
+
+/// A worker's place at the meeting; who goes without a word, as in a panic, is not waited for.
+struct Seat<'a> {
+    accord: Option<&'a Accord>,
+}
+
+impl<'a> Seat<'a> {
+    fn new(accord: &'a Accord) -> Self {
+        Self { accord: Some(accord) }
+    }
+
+    /// How many frames all are to read. Who has read the whole capture knows; who was told to stop waits for the others.
+    fn meet(mut self, frames: u64, is_stopped: bool) -> u64 {
+        let Some(accord) = self.accord.take() else { return frames };
+        let meeting = accord.come(frames);
+        if !is_stopped {
+            return frames;
+        }
+        let all = accord.all_came.wait_while(meeting, |meeting| meeting.awaited > 0);
+        all.unwrap_or_else(PoisonError::into_inner).furthest
+    }
+}
+
+impl Drop for Seat<'_> {
+    fn drop(&mut self) {
+        if let Some(accord) = self.accord {
+            drop(accord.come(0));
+        }
+    }
+}
