@@ -46,7 +46,7 @@ impl OpenOptions {
     ///
     /// Truncating a file that is mapped ends the process that mapped it (SIGBUS). So files are mapped only under a read
     /// lease (Linux; the file is ours, or CAP_LEASE; nobody has it open for writing): who wants to write then waits for
-    /// us, and within four batches the file is read instead. The kernel makes them wait 45 s at most. Say no when four batches may
+    /// us, and within sixteen batches the file is read instead. The kernel makes them wait 45 s at most. Say no when sixteen batches may
     /// take longer than that. A file that grows is read as far as it went when it was opened.
     pub fn mmap(mut self, mmap: bool) -> Self {
         self.mmap = mmap;

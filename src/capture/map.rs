@@ -3,7 +3,7 @@
 //! Contract: bytes of a [`Map`] can be read as long as [`Map::advance`] says so. Truncating a file takes the pages
 //! from under whoever has it mapped (SIGBUS), so a file is mapped only under a read lease (fcntl(2), `F_SETLEASE`): nobody
 //! has it open for writing, and who wants to write or truncate it waits until we were told and let go of it, for
-//! `/proc/sys/fs/lease-break-time` (45 s) at most. We ask before every fourth batch. A lease takes Linux, a local file system, and
+//! `/proc/sys/fs/lease-break-time` (45 s) at most. We ask before every sixteenth batch. A lease takes Linux, a local file system, and
 //! the file's owner or CAP_LEASE; without it the file is read.
 #![allow(unsafe_code)]
 
@@ -23,8 +23,8 @@ const MARGIN_BYTES: usize = WINDOW_BYTES / 2;
 /// So much is let go of at a time: it interrupts every core that has a view.
 const PASSED_BYTES: usize = 4 << 20;
 
-/// The lease is asked about once in so many batches: a system call for some 10 µs of work.
-const BATCHES_A_LOOK: u32 = 4;
+/// The lease is asked about once in so many batches: a system call for some 40 µs of work.
+const BATCHES_A_LOOK: u32 = 16;
 
 /// A view of a file's bytes under a lease.
 pub(super) struct Map {
@@ -83,7 +83,7 @@ impl Map {
         // SAFETY: the slice that the map lends must stay readable and must not change while it is borrowed.
         // - Readable: the map is private to us and unmapped only when dropped, after every borrow of it. The file is not
         //   truncated: the lease taken above, which is given back only after the map is gone, holds off whoever wants to,
-        //   `advance` tells the caller before each fourth batch, and the caller has lease-break-time for four. A disk that fails
+        //   `advance` tells the caller before each sixteenth batch, and the caller has lease-break-time for sixteen. A disk that fails
         //   raises SIGBUS, which ends the process: loud, and not undefined behaviour; `advance`, or who makes ready, finds nearly
         //   all of that first.
         // - Unchanged: nobody has the file open for writing, and nobody gets to before the lease is back. Beyond that,

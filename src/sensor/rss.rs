@@ -6,7 +6,7 @@
 //! process: the NIC and the XDP program compute it too.
 
 use crate::flow::FlowKey;
-use crate::net::{Addr, IpProto};
+use crate::net::IpProto;
 
 /// Bytes of a key: enough for two IPv6 addresses and two ports (36) and the window over them.
 pub const KEY_LEN: usize = 40;
@@ -99,7 +99,12 @@ impl Steering {
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> u32 {
         let has_ports = matches!(key.proto, IpProto::TCP | IpProto::UDP | IpProto::SCTP);
-        self.hash_between(key.a, key.b, if has_ports { key.port_a ^ key.port_b } else { 0 })
+        let ports = if has_ports { key.port_a ^ key.port_b } else { 0 };
+        // What stands before an IPv4 address is the same on both sides, and goes.
+        let addresses = u128::from_be_bytes(key.a.0) ^ u128::from_be_bytes(key.b.0);
+        let folded = (addresses >> 64) as u64 ^ addresses as u64;
+        let folded = (folded >> 32) as u32 ^ folded as u32;
+        self.hash_of_words((folded >> 16) as u16 ^ folded as u16 ^ ports)
     }
 
     /// The worker of a flow.
@@ -108,20 +113,15 @@ impl Steering {
         usize::from(self.table[self.hash(key) as usize % TABLE_LEN])
     }
 
-    /// The worker of packets between two addresses, in either direction. `ports` are both of them, added without carry; 0 without.
+    /// The worker of a flow by the 16-bit words of its addresses and ports, added without carry.
     #[inline(always)]
-    pub fn worker_between(&self, one: Addr, other: Addr, ports: u16) -> usize {
-        usize::from(self.table[self.hash_between(one, other, ports) as usize % TABLE_LEN])
+    pub fn worker_by_words(&self, words: u16) -> usize {
+        usize::from(self.table[self.hash_of_words(words) as usize % TABLE_LEN])
     }
 
     #[inline(always)]
-    fn hash_between(&self, one: Addr, other: Addr, ports: u16) -> u32 {
-        // What stands before an IPv4 address is the same on both sides, and goes.
-        let addresses = u128::from_be_bytes(one.0) ^ u128::from_be_bytes(other.0);
-        let folded = (addresses >> 64) as u64 ^ addresses as u64;
-        let folded = (folded >> 32) as u32 ^ folded as u32;
-        let word = (folded >> 16) as u16 ^ folded as u16 ^ ports;
-        let [high, low] = word.to_be_bytes();
+    fn hash_of_words(&self, words: u16) -> u32 {
+        let [high, low] = words.to_be_bytes();
         self.by_byte[0][usize::from(high)] ^ self.by_byte[1][usize::from(low)]
     }
 }

@@ -1,17 +1,16 @@
 //! Steering without anything that travels: every worker reads the whole capture, and keeps the flows that are its own.
 //!
 //! Contract: what a worker tracks is what a [`Dealer`](super::dealer::Dealer) would have sent it, in the same order and with the same clock.
-//! A frame of a common stack that belongs to another worker is passed over once its addresses and ports are known; all others are decoded
-//! by everybody, so that every worker knows all fragments, and packets of other workers' flows are thrown away. What everybody
-//! sees is counted by the first worker, what somebody keeps by who keeps it: the sums are those of one reader. Workers
-//! that are told to stop agree on a frame to stop at.
+//! A frame that belongs to another worker [at a glance](glance) is passed over; all others are decoded by everybody, so that every worker knows
+//! all fragments, and packets of other workers' flows are thrown away. What everybody sees is counted by the first worker, what
+//! somebody keeps by who keeps it: the sums are those of one reader. Workers that are told to stop agree on a frame to stop at.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::worker::{Worker, WorkerParts};
 use super::{WorkerError, name};
 use crate::capture::{BATCH_FRAMES_MAX, Capture};
-use crate::decode::{Layers, OnLayers, Transport, decode_for};
+use crate::decode::glance;
 use crate::flow::ingest::{Chosen, Ingest, IngestCounters};
 use crate::flow::packet::PacketSink;
 use crate::flow::{ByFiveTuple, FlowKey, Packet};
@@ -148,13 +147,14 @@ impl<T: PacketTracking> Share<T> {
             (earliest, latest) = (earliest.min(frame.ts), latest.max(frame.ts));
             // Without a branch, which would be guessed wrongly as often as not.
             self.chosen[len] = Chosen { index, latest };
-            let whose = decode_for(frame, Whose(&self.own.steering));
-            are_told &= whose.is_some();
-            len += usize::from(whose.is_none_or(|worker| worker == self.own.worker));
+            let words = glance::words(frame);
+            are_told &= words.is_some();
+            len += usize::from(words.is_none_or(|words| self.own.is_ours(words)));
         }
         self.latest = latest;
         let unmatched = self.ingest.counters().unmatched;
-        // A frame that is passed over may be the one that shows that it is time to.
+        // A frame that is passed over may be the one that shows that it is time to. No fragment begins where all frames were told.
+        let earliest = if are_told { latest } else { earliest };
         if self.ingest.may_give_up(earliest, latest) {
             self.own.are_all = false;
             self.ingest.batch(frames, &mut self.own);
@@ -229,6 +229,14 @@ struct OwnPackets {
     are_all: bool,
 }
 
+impl OwnPackets {
+    /// Whether flows with these words in their addresses and ports are this worker's.
+    #[inline(always)]
+    fn is_ours(&self, words: u16) -> bool {
+        self.steering.worker_by_words(words) == self.worker
+    }
+}
+
 impl PacketSink<FlowKey> for OwnPackets {
     #[inline(always)]
     fn push(&mut self, packet: Packet<FlowKey>) {
@@ -237,29 +245,6 @@ impl PacketSink<FlowKey> for OwnPackets {
         } else {
             self.others += u64::from(packet.frames);
         }
-    }
-}
-
-/// Whose a frame is, where that is seen at once.
-struct Whose<'a>(&'a Steering);
-
-impl OnLayers for Whose<'_> {
-    type Out = Option<usize>;
-
-    #[inline(always)]
-    fn plain(self, layers: &Layers) -> Option<usize> {
-        let ip = layers.ip.as_ref()?;
-        let ports = match layers.transport {
-            Transport::Tcp(ref tcp) => tcp.src ^ tcp.dst,
-            Transport::Ports { src, dst } => src ^ dst,
-            Transport::Icmp(_) | Transport::None => return None,
-        };
-        Some(self.0.worker_between(ip.src, ip.dst, ports))
-    }
-
-    #[inline(always)]
-    fn general(self, _: &Frame<'_>) -> Option<usize> {
-        None
     }
 }
 

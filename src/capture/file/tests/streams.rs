@@ -289,10 +289,10 @@ fn a_mapped_file_that_somebody_wants_to_truncate_is_let_go_of_and_read_on() {
         // Only a file that is mapped makes it wait; let it come to that.
         let waited = told.recv_timeout(std::time::Duration::from_millis(200));
         assert!(waited.is_err(), "the file was not under a lease");
-        (0..4).for_each(|_| assert!(batch(&mut files)));
+        (0..16).for_each(|_| assert!(batch(&mut files)));
         let waited = told.recv_timeout(std::time::Duration::from_millis(200));
         assert!(waited.is_err(), "another view of it was still looked at");
-        (0..4).for_each(|_| assert!(other.with_batch(|_| ()).unwrap().is_some()));
+        (0..16).for_each(|_| assert!(other.with_batch(|_| ()).unwrap().is_some()));
         let file = told.recv_timeout(std::time::Duration::from_secs(20)).unwrap();
         // Now it may: what is gone is an error, not a signal.
         file.set_len(whole.len() as u64 / 2).unwrap();
