@@ -135,6 +135,7 @@ repeated() { # workload
     A) times=10 ;;
     C) times=3 ;;
     esac
+    times=$(awk -v n=$times -v scale="$scale" 'BEGIN { printf "%.0f", n / scale }')
     cat "$data/$1.pcap"
     for ((; times > 1; times--)); do
         tail -c +25 "$data/$1.pcap"

@@ -153,7 +153,7 @@ impl<T> Queue<T> {
     }
 
     /// Takes the oldest item if there is one.
-    pub fn try_pop(&self) -> Option<T> {
+    fn try_pop(&self) -> Option<T> {
         let item = self.items.pop()?;
         self.after_pop();
         Some(item)
@@ -168,7 +168,7 @@ impl<T> Queue<T> {
     }
 
     /// Whether half of it is free, or nothing is taken any more: a push does not wait then, unless another giver comes first.
-    pub fn has_room(&self) -> bool {
+    fn has_room(&self) -> bool {
         self.closed.load(Ordering::Acquire) || self.items.len() <= self.items.capacity() / 2
     }
 
@@ -192,6 +192,8 @@ impl<T> Queue<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
 
     #[test]
@@ -237,6 +239,35 @@ mod tests {
         queue.push(1).unwrap();
         queue.close();
         assert_eq!((queue.pop_soon(), queue.pop_soon()), (Taken::Item(1), Taken::Closed));
+    }
+
+    /// How long a taker that sleeps on an empty queue of eight takes to come by the first of so many items that can wait.
+    fn slept_for(items: u32) -> Duration {
+        let queue = Queue::new(8);
+        std::thread::scope(|scope| {
+            let taker = scope.spawn(|| {
+                let begin = Instant::now();
+                assert_eq!(queue.pop(), Some(0));
+                begin.elapsed()
+            });
+            while queue.takers.count.load(Ordering::SeqCst) == 0 {
+                std::thread::yield_now();
+            }
+            (0..items).for_each(|item| queue.push_without_hurry(item).unwrap());
+            let slept = taker.join().unwrap();
+            (1..items).for_each(|item| assert_eq!(queue.pop(), Some(item)));
+            queue.close();
+            assert_eq!(queue.push_without_hurry(9), Err(9));
+            slept
+        })
+    }
+
+    #[test]
+    fn what_can_wait_wakes_a_taker_once_there_is_a_quarter_of_the_queue() {
+        assert!(slept_for(1) >= SLEEP_MAX, "woken for one of eight");
+        // Another process may have the core for as long, but not each time.
+        let soon = (0..5).any(|_| slept_for(2) < SLEEP_MAX / 2);
+        assert!(soon, "not woken for two of eight");
     }
 
     #[test]
