@@ -62,7 +62,8 @@ fn ingest_stage(c: &mut Criterion) {
     for workload in Workload::ALL {
         let loaded = Loaded::new(workload, scale(workload));
         let frames = frames(&loaded);
-        let (mut ingest, mut packets) = (ingest(), Vec::with_capacity(BATCH));
+        let (mut ingest, mut packets) =
+            (ingest(&TrackerConfig::default()), Vec::with_capacity(BATCH));
         group.throughput(Throughput::Elements(frames.len() as u64));
         group.bench_function(workload.name(), |b| {
             b.iter(|| {
@@ -83,7 +84,7 @@ fn tracker_stage(c: &mut Criterion) {
         let loaded = Loaded::new(workload, scale(workload));
         let frames = frames(&loaded);
         let mut packets: Vec<Packet<FlowKey>> = Vec::with_capacity(frames.len());
-        ingest().batch(&frames, &mut packets);
+        ingest(&TrackerConfig::default()).batch(&frames, &mut packets);
         group.throughput(Throughput::Elements(packets.len() as u64));
         group.bench_function(workload.name(), |b| {
             b.iter_batched_ref(

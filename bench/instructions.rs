@@ -102,7 +102,7 @@ fn stage_decode(frames: &[Frame<'_>]) -> Took {
 }
 
 fn stage_ingest(frames: &[Frame<'_>]) -> Took {
-    let mut ingest = ingest();
+    let mut ingest = ingest(&TrackerConfig::default());
     let mut packets = Vec::with_capacity(BATCH);
     let begin = Instant::now();
     measured_ingest(&mut ingest, frames, &mut packets);
@@ -112,7 +112,7 @@ fn stage_ingest(frames: &[Frame<'_>]) -> Took {
 /// The packets of all frames, as the tracker takes them.
 fn packets(frames: &[Frame<'_>]) -> Vec<Packet<FlowKey>> {
     let mut packets = Vec::with_capacity(frames.len());
-    ingest().batch(frames, &mut packets);
+    ingest(&TrackerConfig::default()).batch(frames, &mut packets);
     packets
 }
 

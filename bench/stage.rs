@@ -32,9 +32,9 @@ pub fn frame_of(ts_ns: u64, data: &[u8]) -> Frame<'_> {
     }
 }
 
-/// As a tracker has it.
-pub fn ingest() -> Ingest<ByFiveTuple> {
-    Ingest::new(ByFiveTuple::default(), &TrackerConfig::default())
+/// As a tracker of that configuration has it.
+pub fn ingest(config: &TrackerConfig) -> Ingest<ByFiveTuple> {
+    Ingest::new(ByFiveTuple::default(), config)
 }
 
 /// Bytes to layers.
