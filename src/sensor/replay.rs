@@ -92,6 +92,10 @@ pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outc
     Ok(outcome)
 }
 
+/// How many files all workers together read at most, for each may have a buffer of a quarter of a mebibyte: beyond that one thread reads
+/// for all.
+const READERS_MAX: usize = 1024;
+
 /// What reading gave.
 struct Read {
     end: ReadEnd,
@@ -120,15 +124,16 @@ fn read(
     };
     let (workers, asked) = (options.workers, options.cores.as_ref());
     // What is read as fast as it goes, and can be read more than once, every worker reads for itself.
-    let others =
-        if options.speed == Speed::Max { again(&capture, workers - 1)? } else { Vec::new() };
+    let is_alone = options.speed == Speed::Max && options.files.len() * workers <= READERS_MAX;
+    let others = if is_alone { again(&capture, workers - 1)? } else { Vec::new() };
     let beside = |(number, capture)| Reading { reading: looping(number, None).beside(), capture };
     let others: Vec<_> = (1..).zip(others).map(beside).collect();
     let is_steered = others.len() + 1 < workers;
     if is_steered && options.reassemble {
         anyhow::bail!(
             "--reassemble needs the frames' bytes, which with --workers {workers} are there only where every worker reads for itself: \
-             give files that are not compressed, at the highest speed, or leave out --workers"
+             give at most {} files, not compressed, at the highest speed, or leave out --workers",
+            READERS_MAX / workers
         );
     }
     let threads = workers + usize::from(is_steered);
