@@ -15,6 +15,7 @@
 //! | `ip` | IPv4 and IPv6 headers, extension headers walked |
 //! | `transport` | TCP, UDP, ICMP and what else has ports |
 
+#[cfg(any(feature = "sensor", test))]
 pub(crate) mod glance;
 mod ip;
 mod link;

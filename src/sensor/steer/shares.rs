@@ -131,7 +131,6 @@ impl<T: PacketTracking> Share<T> {
                 worker,
                 packets: Vec::with_capacity(2 * BATCH_FRAMES_MAX),
                 others: 0,
-                are_all: false,
             },
             chosen: [Chosen::default(); BATCH_FRAMES_MAX],
             tracking: Worker::new(parts),
@@ -155,12 +154,13 @@ impl<T: PacketTracking> Share<T> {
         let unmatched = self.ingest.counters().unmatched;
         // A frame that is passed over may be the one that shows that it is time to. No fragment begins where all frames were told.
         let earliest = if are_told { latest } else { earliest };
+        let chosen = &self.chosen[..len];
         if self.ingest.may_give_up(earliest, latest) {
-            self.own.are_all = false;
             self.ingest.batch(frames, &mut self.own);
+        } else if are_told {
+            self.ingest.batch_of(frames, chosen, &mut self.own.packets);
         } else {
-            self.own.are_all = are_told;
-            self.ingest.batch_of(frames, &self.chosen[..len], &mut self.own);
+            self.ingest.batch_of(frames, chosen, &mut self.own);
         }
         let unmatched = self.ingest.counters().unmatched - unmatched;
         if unmatched > 0 && self.own.worker == 0 {
@@ -206,7 +206,6 @@ impl<T: PacketTracking> Stage for Share<T> {
 
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {
         self.latest = self.latest.max(now);
-        self.own.are_all = false;
         self.ingest.handle_timeout(now, &mut self.own);
         self.track(&[]);
         self.tracking.tick(now);
@@ -225,8 +224,6 @@ struct OwnPackets {
     packets: Vec<Packet<FlowKey>>,
     /// Frames in packets of other workers' flows.
     others: u64,
-    /// Whether no such packet comes.
-    are_all: bool,
 }
 
 impl OwnPackets {
@@ -240,7 +237,7 @@ impl OwnPackets {
 impl PacketSink<FlowKey> for OwnPackets {
     #[inline(always)]
     fn push(&mut self, packet: Packet<FlowKey>) {
-        if self.are_all || self.steering.worker(&packet.key) == self.worker {
+        if self.steering.worker(&packet.key) == self.worker {
             self.packets.push(packet);
         } else {
             self.others += u64::from(packet.frames);
