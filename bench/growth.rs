@@ -29,7 +29,7 @@ use growth::case::{Case, HARD};
 use growth::traffic::Out;
 use stage::{
     BATCH, Streams, frames, ingest, measured_decode, measured_driver, measured_ingest,
-    measured_tracker,
+    measured_tracker, track,
 };
 
 const HELP: &str = "\
@@ -264,9 +264,7 @@ impl Bench {
             time("tracker", &mut || measured_tracker(tracker, &packets, events));
         } else {
             // They are accounted in any case, where nothing is counted.
-            packets.chunks(BATCH).for_each(|batch| {
-                tracker.process_packets(batch, &mut |_: FlowEvent<FlowKey>| *events += 1);
-            });
+            track(tracker, &packets, events);
         }
     }
 

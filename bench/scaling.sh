@@ -20,7 +20,7 @@
 #   --data DIR         where the workloads are, or are made (default bench/data)
 #   --runs N           runs of each (default 7)
 #   --workloads LIST   default "A B C"
-#   --out DIR          where scaling.csv and scaling.md go (default bench/runs/DATE-scaling)
+#   --out DIR          where scaling.csv, counted.csv and scaling.md go (default bench/runs/DATE-scaling)
 #   --scale X          smaller workloads, to try the script; figures are then worth nothing
 #   --assert           fail below 1.5 (steered) and 1.8 (apart), and above 1.02 (metrics, counted)
 #   --note TEXT        put into scaling.md
@@ -65,8 +65,8 @@ trap '[ -z "$scraper" ] || kill "$scraper" 2>/dev/null || true; rm -rf "$work" "
 csv=$out/scaling.csv
 echo "workload,what,run,seconds" >"$csv"
 
-known() { # workload, field
-    sed -n "s/.*\"$2\": \([0-9]*\),*/\1/p" "$data/$1.json"
+known() { # workload, field, where it is if not in the data
+    sed -n "s/.*\"$2\": \([0-9]*\),*/\1/p" "${3:-$data}/$1.json"
 }
 
 # replay PROGRAM WORKLOAD NAME [OPTION…]: of `file`, to records of its own.
@@ -200,7 +200,10 @@ scrape_cost() { # workload
     taskset -c 1 "$with" replay "$data/$1.pcap" --output "jsonl:$work/held.jsonl" --metrics "127.0.0.1:$port" --hold \
         2>"$work/held.err" &
     scraper=$!
-    while ! curl -sf "http://127.0.0.1:$port/readyz" | grep -q holding; do sleep 0.05; done
+    while ! curl -sf "http://127.0.0.1:$port/readyz" | grep -q holding; do
+        kill -0 "$scraper" 2>/dev/null || die "a replay of $1 that is to hold failed: $(tail -n 1 "$work/held.err")"
+        sleep 0.05
+    done
     before=$(ticks $scraper)
     curl -sf "http://127.0.0.1:$port/metrics?[1-$asked]" -o /dev/null
     after=$(ticks $scraper)
@@ -215,8 +218,8 @@ echo "workload,frames,instructions_without_hooks,instructions_metrics_on,scrape_
 for workload in $workloads; do
     "$target/release/examples/generate" "$workload" --dir "$work" --scale 0.1 >/dev/null
     small=$work/$workload
-    frames=$(sed -n 's/.*"packets": \([0-9]*\),*/\1/p' "$small.json")
-    flows=$(sed -n 's/.*"flows": \([0-9]*\),*/\1/p' "$small.json")
+    frames=$(known "$workload" packets "$work")
+    flows=$(known "$workload" flows "$work")
     flows=$((flows + flows / 10))
     none=$(instructions_of_frames "$without" "$small.pcap" "$flows")
     on=$(instructions_of_frames "$with" "$small.pcap" "$flows")

@@ -82,6 +82,21 @@ impl Tracking for FlowDriver<ByFiveTuple> {
     }
 }
 
+/// Publishes what a worker counted.
+pub(super) fn publish<T: Tracking>(
+    figures: &mut WorkerFigures,
+    tracking: &T,
+    records: &RecordWriter,
+    shard: &WorkerShard,
+) {
+    figures.set(tracking.tracker(), records.counts());
+    if let Some(streams) = tracking.streams() {
+        figures.set_streams(streams);
+    }
+    figures.set_shunted(&tracking.shunted());
+    shard.store(figures);
+}
+
 /// What tracks packets that an [`Ingest`](crate::flow::ingest::Ingest) made elsewhere.
 pub trait PacketTracking: Tracking {
     /// Takes packets, in order; `frames` are what their numbers mean, where those are at hand.
@@ -151,12 +166,7 @@ impl<T: Tracking> Direct<T> {
     fn publish(&mut self, figures: &mut ReaderFigures) {
         let tracker = self.tracking.tracker();
         figures.set_ingest(tracker.ingest_counters());
-        self.figures.set(tracker, self.records.counts());
-        if let Some(streams) = self.tracking.streams() {
-            self.figures.set_streams(streams);
-        }
-        self.figures.set_shunted(&self.tracking.shunted());
-        self.shard.store(&mut self.figures);
+        publish(&mut self.figures, &self.tracking, &self.records, &self.shard);
     }
 }
 

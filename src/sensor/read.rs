@@ -167,8 +167,7 @@ impl ReadLoop {
         position: impl Fn(&C) -> Position,
         end: &mut ReadEnd,
     ) {
-        while self.turn(capture, stage, &position, end) {}
-        self.publish(stage, position(capture));
+        self.run_until(u64::MAX, capture, stage, position, end);
     }
 
     /// Goes on to so many frames of the whole capture, or its end, whoever says stop.

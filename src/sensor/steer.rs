@@ -28,6 +28,7 @@ use crate::export::queue::Taken;
 use crate::flow::ByFiveTuple;
 use crate::flow::ingest::Ingest;
 use crate::frame::Frame;
+use crate::obs::Hooks;
 use crate::time::Timestamp;
 
 /// Parcels that wait for a worker at most, where a reader waits for it.
@@ -113,6 +114,14 @@ impl Stage for Steer {
 
     fn flush(&mut self) {
         self.dealer.flush();
+    }
+}
+
+/// Tells of frames without a key, which no worker's tracker gets to see.
+fn tell_unmatched(hooks: &mut Hooks, unmatched: u64) {
+    if unmatched > 0 {
+        hooks.unmatched(unmatched);
+        hooks.batch(0, 0, 0);
     }
 }
 

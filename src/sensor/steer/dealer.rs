@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::lane::{Lane, PARCEL_PACKETS, Parcel};
+use super::tell_unmatched;
 use crate::flow::ingest::{Ingest, IngestCounters};
 use crate::flow::packet::PacketSink;
 use crate::flow::{ByFiveTuple, FlowKey, Packet};
@@ -76,13 +77,6 @@ impl Dealer {
         self.ingest.counters()
     }
 
-    fn count_unmatched(&mut self, unmatched: u64) {
-        if unmatched > 0 {
-            self.hooks.unmatched(unmatched);
-            self.hooks.batch(0, 0, 0);
-        }
-    }
-
     /// The capture is over at `last`: every worker gets what there is for it, and that time.
     pub(super) fn tell_last(&mut self, last: Timestamp) {
         self.now = last;
@@ -144,7 +138,7 @@ impl Stage for Dealer {
     fn frames(&mut self, frames: &[Frame<'_>]) {
         let before = self.ingest.counters().unmatched;
         self.ingest.batch(frames, &mut self.open);
-        self.count_unmatched(self.ingest.counters().unmatched - before);
+        tell_unmatched(&mut self.hooks, self.ingest.counters().unmatched - before);
     }
 
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {

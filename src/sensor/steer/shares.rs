@@ -8,7 +8,7 @@
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::worker::{Worker, WorkerParts};
-use super::{WorkerError, name};
+use super::{WorkerError, name, tell_unmatched};
 use crate::capture::{BATCH_FRAMES_MAX, Capture};
 use crate::decode::glance;
 use crate::flow::ingest::{Chosen, Ingest, IngestCounters};
@@ -162,10 +162,8 @@ impl<T: PacketTracking> Share<T> {
         } else {
             self.ingest.batch_of(frames, chosen, &mut self.own);
         }
-        let unmatched = self.ingest.counters().unmatched - unmatched;
-        if unmatched > 0 && self.own.worker == 0 {
-            self.hooks.unmatched(unmatched);
-            self.hooks.batch(0, 0, 0);
+        if self.own.worker == 0 {
+            tell_unmatched(&mut self.hooks, self.ingest.counters().unmatched - unmatched);
         }
         self.track(frames);
     }

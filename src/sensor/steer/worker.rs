@@ -8,7 +8,7 @@ use super::lane::{Lane, Parcel};
 use crate::export::RecordWriter;
 use crate::flow::{ByFiveTuple, FlowKey, FlowTracker, Packet};
 use crate::frame::Frame;
-use crate::sensor::direct::PacketTracking;
+use crate::sensor::direct::{PacketTracking, publish};
 use crate::sensor::shard::{Pulse, WorkerFigures, WorkerShard};
 use crate::time::Timestamp;
 
@@ -90,10 +90,6 @@ impl<T: PacketTracking> Worker<T> {
 
     fn publish(&mut self) {
         let WorkerParts { tracking, records, shard, .. } = &self.parts;
-        self.figures.set(tracking.tracker(), records.counts());
-        if let Some(streams) = tracking.streams() {
-            self.figures.set_streams(streams);
-        }
-        shard.store(&mut self.figures);
+        publish(&mut self.figures, tracking, records, shard);
     }
 }
