@@ -229,10 +229,10 @@ impl Capture for CaptureFiles {
         } else if let [reader] = self.readers.as_mut_slice() {
             while reader.is_open() {
                 let mut frames = recycled(std::mem::take(&mut self.scratch));
-                reader.source.advance(&mut reader.at);
+                reader.advance();
                 let (used, stop) = reader.format.parse(
                     rest(&reader.source, reader.at),
-                    Ahead::new(reader.source.is_mapped()),
+                    &mut reader.ahead,
                     BATCH_FRAMES_MAX,
                     |frame, _| {
                         frames.push(frame);
@@ -279,6 +279,8 @@ pub(super) struct FileReader {
     source: Source,
     /// How far the bytes at hand are used.
     at: usize,
+    /// What of them was asked for before it is needed.
+    ahead: Ahead,
     format: Format,
     end: End,
 }
@@ -330,8 +332,20 @@ impl FileReader {
             }),
         };
         match format {
-            Ok(format) => Ok(Self { name, source, at, format, end: End::Open }),
+            Ok(format) => {
+                let ahead = Ahead::new(source.is_mapped());
+                Ok(Self { name, source, at, ahead, format, end: End::Open })
+            }
             Err(reason) => Err(CaptureError::Broken { file: name, offset: 0, unpacked, reason }),
+        }
+    }
+
+    /// To be called before bytes at hand are looked at.
+    #[inline]
+    fn advance(&mut self) {
+        self.source.advance(&mut self.at);
+        if !self.source.is_mapped() {
+            self.ahead = Ahead::new(false);
         }
     }
 
@@ -348,11 +362,10 @@ impl FileReader {
     /// none only when the file is over. Frames looked at before are no longer at hand afterwards.
     pub(super) fn look_ahead(&mut self, max: usize, mut take: impl FnMut(Frame<'_>, usize)) {
         while self.is_open() {
-            self.source.advance(&mut self.at);
+            self.advance();
             let (at, mut given) = (self.at, 0);
-            let ahead = Ahead::new(self.source.is_mapped());
             let bytes = rest(&self.source, at);
-            let (used, stop) = self.format.parse(bytes, ahead, max, |frame, data_at| {
+            let (used, stop) = self.format.parse(bytes, &mut self.ahead, max, |frame, data_at| {
                 given += 1;
                 take(frame, at + data_at);
             });
@@ -413,7 +426,7 @@ impl Format {
     fn parse<'a>(
         &mut self,
         bytes: &'a [u8],
-        ahead: Ahead,
+        ahead: &mut Ahead,
         max: usize,
         take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {

@@ -17,7 +17,7 @@ pub(super) const HEADER_BYTES: usize = 24;
 /// Length of a record's header in bytes: seconds, fraction, captured length, wire length.
 const RECORD_BYTES: usize = 16;
 /// The same in the "modified" format (Kuznetzov's patch): interface index, protocol, packet type, padding follow.
-const MODIFIED_RECORD_BYTES: usize = 24;
+const MODIFIED_RECORD_BYTES: u8 = 24;
 
 const MAGIC_MICROS: u32 = 0xa1b2_c3d4;
 const MAGIC_NANOS: u32 = 0xa1b2_3c4d;
@@ -48,7 +48,7 @@ pub(super) struct Pcap {
     pub(super) interface: Interface,
     big_endian: bool,
     fraction_ns: u64,
-    record_bytes: usize,
+    record_bytes: u8,
 }
 
 impl Pcap {
@@ -80,7 +80,7 @@ impl Pcap {
             record_bytes: if magic == MAGIC_MODIFIED {
                 MODIFIED_RECORD_BYTES
             } else {
-                RECORD_BYTES
+                RECORD_BYTES as u8
             },
         })
     }
@@ -90,7 +90,7 @@ impl Pcap {
     pub(super) fn parse<'a>(
         &mut self,
         bytes: &'a [u8],
-        ahead: Ahead,
+        ahead: &mut Ahead,
         max: usize,
         take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
@@ -106,48 +106,67 @@ impl Pcap {
     fn records<'a>(
         &self,
         bytes: &'a [u8],
-        mut ahead: Ahead,
+        ahead: &mut Ahead,
         max: usize,
         u32_of: impl Fn([u8; 4]) -> u32,
         mut take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
-        let mut at = 0;
+        let mut rest = bytes;
         for _ in 0..max {
-            ahead.of(bytes, at);
-            let rest = bytes.get(at..).unwrap_or_default();
-            let Some((&[s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3], _)) =
-                rest.split_first_chunk::<RECORD_BYTES>()
-            else {
-                return (
-                    at,
-                    Stop::Starved { what: "record's header", needed: self.record_bytes as u64 },
-                );
+            ahead.of(rest);
+            let Some((frame, next)) = self.record(rest, &u32_of) else {
+                return (bytes.len() - rest.len(), self.why_none(rest, &u32_of));
             };
-            let captured = u32_of([c0, c1, c2, c3]);
-            if captured as usize > FRAME_BYTES_MAX {
-                let reason = BrokenReason::FrameTooLong { claimed: captured, max: FRAME_BYTES_MAX };
-                return (at, Stop::Broken(reason));
-            }
-            let end = self.record_bytes + captured as usize;
-            let Some(data) = rest.get(self.record_bytes..end) else {
-                let what =
-                    if rest.len() < self.record_bytes { "record's header" } else { "record" };
-                return (at, Stop::Starved { what, needed: end as u64 });
-            };
-            // Below 2^62 + 2^42: neither product nor sum can overflow.
-            let nanos = u64::from(u32_of([s0, s1, s2, s3])) * 1_000_000_000
-                + u64::from(u32_of([f0, f1, f2, f3])) * self.fraction_ns;
-            let frame = Frame {
-                ts: Timestamp::from_nanos(nanos),
-                wire_len: u32_of([w0, w1, w2, w3]),
-                link: self.interface.link,
-                interface: self.interface.id,
-                data,
-            };
-            take(frame, at + self.record_bytes);
-            at += end;
+            take(frame, bytes.len() - next.len() - frame.data.len());
+            rest = next;
         }
-        (at, Stop::Full)
+        (bytes.len() - rest.len(), Stop::Full)
+    }
+
+    /// The first record's frame, and what follows.
+    #[inline(always)]
+    fn record<'a>(
+        &self,
+        bytes: &'a [u8],
+        u32_of: &impl Fn([u8; 4]) -> u32,
+    ) -> Option<(Frame<'a>, &'a [u8])> {
+        let &[s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3] =
+            bytes.first_chunk::<RECORD_BYTES>()?;
+        let captured = u32_of([c0, c1, c2, c3]) as usize;
+        if captured > FRAME_BYTES_MAX {
+            return None;
+        }
+        let header_bytes = usize::from(self.record_bytes);
+        let (record, next) = bytes.split_at_checked(header_bytes + captured)?;
+        // Below 2^62 + 2^42: neither product nor sum can overflow.
+        let nanos = u64::from(u32_of([s0, s1, s2, s3])) * 1_000_000_000
+            + u64::from(u32_of([f0, f1, f2, f3])) * self.fraction_ns;
+        let frame = Frame {
+            ts: Timestamp::from_nanos(nanos),
+            wire_len: u32_of([w0, w1, w2, w3]),
+            link: self.interface.link,
+            interface: self.interface.id,
+            data: record.get(header_bytes..)?,
+        };
+        Some((frame, next))
+    }
+
+    /// Why `bytes` do not begin with a record.
+    #[cold]
+    fn why_none(&self, bytes: &[u8], u32_of: &impl Fn([u8; 4]) -> u32) -> Stop {
+        let header_bytes = usize::from(self.record_bytes);
+        let header = Stop::Starved { what: "record's header", needed: header_bytes as u64 };
+        let Some(&[.., c0, c1, c2, c3, _, _, _, _]) = bytes.first_chunk::<RECORD_BYTES>() else {
+            return header;
+        };
+        let captured = u32_of([c0, c1, c2, c3]);
+        if captured as usize > FRAME_BYTES_MAX {
+            let reason = BrokenReason::FrameTooLong { claimed: captured, max: FRAME_BYTES_MAX };
+            return Stop::Broken(reason);
+        }
+        let needed = header_bytes as u64 + u64::from(captured);
+        let what = if bytes.len() < header_bytes { "record's header" } else { "record" };
+        Stop::Starved { what, needed }
     }
 }
 

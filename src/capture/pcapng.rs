@@ -127,15 +127,15 @@ impl PcapNg {
     pub(super) fn parse<'a>(
         &mut self,
         bytes: &'a [u8],
-        mut ahead: Ahead,
+        ahead: &mut Ahead,
         max: usize,
         mut take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
         let (mut at, mut given) = (0, 0);
         // Every turn but the last uses up bytes.
         while given < max {
-            ahead.of(bytes, at);
             let rest = bytes.get(at..).unwrap_or_default();
+            ahead.of(rest);
             match self.step(rest) {
                 Ok(Step::Passed(used)) => at += used,
                 Ok(Step::Frame { used, frame, data_at }) => {

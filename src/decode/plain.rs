@@ -34,6 +34,11 @@ pub(super) const ETHER_TYPE_TAG: u16 = 0x8100;
 pub(super) const V4_NO_OPTIONS: u8 = 0x45;
 /// More fragments, and the offset.
 pub(super) const V4_FRAGMENT: u16 = 0x3fff;
+/// The same, and two bytes behind the protocol.
+const V4_FRAGMENT_AND_PROTO: u32 = (V4_FRAGMENT as u32) << 16 | 0xff;
+/// What of these a datagram has that is no fragment.
+const V4_WHOLE_TCP: u32 = IpProto::TCP.0 as u32;
+const V4_WHOLE_UDP: u32 = IpProto::UDP.0 as u32;
 const TAG_ID: u16 = 0x0fff;
 
 /// A frame, and where in it its IP header is.
@@ -61,61 +66,84 @@ struct Upper<'a> {
     length: usize,
 }
 
-/// Decodes one frame for `then`.
+/// Decodes one frame for `then`: here if it is IPv4 without a tag, and whole.
 #[inline(always)]
 pub(crate) fn decode<T: OnLayers>(frame: &Frame<'_>, then: T) -> T::Out {
-    let Some((header, mut rest)) = frame.data.split_first_chunk::<ETHERNET_BYTES>() else {
-        return then.general(frame);
-    };
-    if frame.link != LinkType::ETHERNET {
-        return then.general(frame);
+    // The first of many checks of length, and as good as all of them.
+    if frame.data.len() < ETHERNET_BYTES + V4_BYTES + UDP_BYTES {
+        return then.wider(frame);
     }
-    // Byte by byte: the six of an address do not fit one word, and as two they are put down apart and taken up together.
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
-    let mut ether_type = u16::from_be_bytes([t0, t1]);
-    let mut at = ETHERNET_BYTES;
-    let mut vlans = VlanStack::default();
+    match link(frame) {
+        Some((ETHER_TYPE_V4, link)) => v4::<T, true>(link, then),
+        _ => then.wider(frame),
+    }
+}
+
+/// Decodes one that [`decode`] leaves: all other common stacks.
+#[inline(always)]
+pub(crate) fn decode_wider<T: OnLayers>(frame: &Frame<'_>, then: T) -> T::Out {
+    let Some((mut ether_type, mut link)) = link(frame) else { return then.general(frame) };
     if ether_type == ETHER_TYPE_TAG {
-        let Some((&[i0, i1, t0, t1], inner)) = rest.split_first_chunk::<TAG_BYTES>() else {
+        let Some((&[i0, i1, t0, t1], inner)) = link.rest.split_first_chunk::<TAG_BYTES>() else {
             return then.general(frame);
         };
-        vlans = VlanStack { ids: [u16::from_be_bytes([i0, i1]) & TAG_ID, 0], depth: 1 };
+        let vlans = VlanStack { ids: [u16::from_be_bytes([i0, i1]) & TAG_ID, 0], depth: 1 };
         ether_type = u16::from_be_bytes([t0, t1]);
-        at += TAG_BYTES;
-        rest = inner;
+        let layers = Layers { vlans, ..link.layers };
+        link = At { layers, at: link.at + TAG_BYTES, rest: inner, ..link };
     }
-    let macs = Some((MacAddr([s0, s1, s2, s3, s4, s5]), MacAddr([d0, d1, d2, d3, d4, d5])));
-    let layers = Layers { macs, vlans, ..Layers::none(frame.interface) };
-    let link = At { frame, layers, at, rest };
     match ether_type {
-        ETHER_TYPE_V4 => v4(link, then),
+        ETHER_TYPE_V4 => v4::<T, false>(link, then),
         ETHER_TYPE_V6 => v6(link, then),
         _ => then.general(frame),
     }
 }
 
+/// An Ethernet header's EtherType, and what is behind.
 #[inline(always)]
-fn v4<T: OnLayers>(link: At<'_>, then: T) -> T::Out {
+fn link<'a>(frame: &'a Frame<'a>) -> Option<(u16, At<'a>)> {
+    let (header, rest) = frame.data.split_first_chunk::<ETHERNET_BYTES>()?;
+    if frame.link != LinkType::ETHERNET {
+        return None;
+    }
+    // Byte by byte: the six of an address do not fit one word, and as two they are put down apart and taken up together.
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
+    let macs = Some((MacAddr([s0, s1, s2, s3, s4, s5]), MacAddr([d0, d1, d2, d3, d4, d5])));
+    let layers = Layers { macs, ..Layers::none(frame.interface) };
+    Some((u16::from_be_bytes([t0, t1]), At { frame, layers, at: ETHERNET_BYTES, rest }))
+}
+
+/// `WHOLE` leaves what was cut to [`OnLayers::wider`].
+#[inline(always)]
+fn v4<T: OnLayers, const WHOLE: bool>(link: At<'_>, then: T) -> T::Out {
     let Some((header, rest)) = link.rest.split_first_chunk::<V4_BYTES>() else {
         return then.general(link.frame);
     };
-    let [first, _, l0, l1, _, _, f0, f1, _, proto, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
-    if first != V4_NO_OPTIONS || u16::from_be_bytes([f0, f1]) & V4_FRAGMENT != 0 {
-        return then.general(link.frame);
-    }
+    let [first, _, l0, l1, _, _, middle @ .., _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
     // A length of 0 is yet to be filled in by a card that segments: not here.
     let Some(length) = usize::from(u16::from_be_bytes([l0, l1])).checked_sub(V4_BYTES) else {
         return then.general(link.frame);
     };
-    let ip = IpLayer {
+    if first != V4_NO_OPTIONS {
+        return then.general(link.frame);
+    }
+    if WHOLE && length > rest.len() {
+        return then.wider(link.frame);
+    }
+    let ip = |proto| IpLayer {
         version: IpVersion::V4,
-        proto: IpProto(proto),
+        proto,
         src: Addr::v4([s0, s1, s2, s3]),
         dst: Addr::v4([d0, d1, d2, d3]),
         flow_label: 0,
         fragment: None,
     };
-    transport(ip, link.above(ip, V4_BYTES, rest, length), then)
+    // Two fields of one word, and the time to live between them left out.
+    match u32::from_be_bytes(middle) & V4_FRAGMENT_AND_PROTO {
+        V4_WHOLE_TCP => tcp(link.above(ip(IpProto::TCP), V4_BYTES, rest, length), then),
+        V4_WHOLE_UDP => udp(link.above(ip(IpProto::UDP), V4_BYTES, rest, length), then),
+        _ => then.general(link.frame),
+    }
 }
 
 #[inline(always)]
@@ -141,7 +169,12 @@ fn v6<T: OnLayers>(link: At<'_>, then: T) -> T::Out {
     };
     // A length of 0 (a jumbogram, or yet to be filled in) leaves no room for a transport header: not here either.
     let length = usize::from(u16::from_be_bytes([l0, l1]));
-    transport(ip, link.above(ip, V6_BYTES, rest, length), then)
+    let upper = link.above(ip, V6_BYTES, rest, length);
+    match ip.proto {
+        IpProto::TCP => tcp(upper, then),
+        IpProto::UDP => udp(upper, then),
+        _ => then.general(link.frame),
+    }
 }
 
 impl<'a> At<'a> {
@@ -158,7 +191,7 @@ impl<'a> At<'a> {
 }
 
 /// Bytes from `at` on, of `length` that IP tells, that were on the wire. A wire length that is less than what was captured
-/// is not believed. A call, to keep it out of the way of frames that are whole.
+/// is not believed. A call, to keep it out of the way.
 #[inline(never)]
 fn snapped(frame: &Frame<'_>, at: usize, length: usize) -> usize {
     (frame.data.len().max(frame.wire_len as usize) - at).min(length)
@@ -178,16 +211,8 @@ impl Upper<'_> {
     }
 }
 
-/// Inlined once for each version of IP, and `then` once for each pair of protocols: joining the variants of
-/// [`Transport`] before building [`Layers`] took a quarter more instructions.
-#[inline(always)]
-fn transport<T: OnLayers>(ip: IpLayer, upper: Upper<'_>, then: T) -> T::Out {
-    match ip.proto {
-        IpProto::TCP => tcp(upper, then),
-        IpProto::UDP => udp(upper, then),
-        _ => then.general(upper.frame),
-    }
-}
+// Inlined once for each version of IP, and `then` once for each pair of protocols: joining the variants of
+// [`Transport`] before building [`Layers`] took a quarter more instructions.
 
 #[inline(always)]
 fn tcp<T: OnLayers>(upper: Upper<'_>, then: T) -> T::Out {

@@ -17,8 +17,11 @@ use super::tcp::{Track, TrackCold};
 use crate::net::{End, IpProto, L4, Side};
 use crate::time::Timestamp;
 
-/// No active timeout is running.
+/// No active timeout will ever be over.
 pub const NEVER: u32 = u32::MAX;
+/// The active timeout begins with the next packet. A time that no packet is before: nothing else needs to be asked of a
+/// packet that is before its flow's.
+pub const UNSET: u32 = 0;
 /// Active timeouts are kept in units of 2^30 ns, about 1.07 s, since the epoch: 146 years.
 const COARSE_SHIFT: u32 = 30;
 
@@ -37,12 +40,26 @@ pub fn is_before_coarse(ts: Timestamp, units: u32) -> bool {
 /// Whether a flow whose own time is `last` is behind the clock by a coarse unit.
 #[inline]
 pub fn is_skewed(last: Timestamp, now: Timestamp) -> bool {
-    now.nanos_since(last) >> COARSE_SHIFT != 0
+    nanos_or_many(last, now) >> COARSE_SHIFT != 0
+}
+
+/// From `last` to `now` in nanoseconds; more than any timeout where that is back in time.
+#[inline]
+pub fn nanos_or_many(last: Timestamp, now: Timestamp) -> u64 {
+    now.as_nanos().wrapping_sub(last.as_nanos())
 }
 
 /// When a coarse time begins.
 pub fn from_coarse(units: u32) -> Timestamp {
     Timestamp::from_nanos(u64::from(units) << COARSE_SHIFT)
+}
+
+/// When a timeout in coarse units that begins `now` is over; [`NEVER`] past the end of all coarse time.
+pub fn coarse_end(now: u32, timeout: u32) -> u32 {
+    match now.saturating_add(timeout) {
+        end if end >= NEVER - 1 => NEVER,
+        end => end,
+    }
 }
 
 /// A duration in coarse units, at least one; [`NEVER`] when it is too long.
@@ -72,7 +89,7 @@ pub struct Hot<K> {
     pub packets: [u32; 2],
     /// The part of the key's hash that the table keeps; of a slot that is free, the next one.
     pub tag: u32,
-    /// When a record is due although the flow goes on, in coarse units of the flow's time.
+    /// When a record is due although the flow goes on, in coarse units of the flow's time; or [`UNSET`], or [`NEVER`].
     pub active_due: u32,
     /// How far the flow's own time is behind the tracker's clock, in coarse units: 0 but for
     /// captures whose time goes back. Expiry counts from the clock, records from the flow's time.
@@ -112,7 +129,7 @@ impl<K: Copy> Hot<K> {
             bytes: [0; 2],
             last: packet.ts,
             tag,
-            active_due: NEVER,
+            active_due: UNSET,
             skew: 0,
             extra: ExtraId::NONE,
             track,
@@ -135,6 +152,12 @@ impl<K: Copy> Hot<K> {
     #[inline]
     pub fn touched(&self) -> Timestamp {
         self.last.plus_nanos(u64::from(self.skew) << COARSE_SHIFT)
+    }
+
+    /// Whether a record is due, when the flow's time is `now`.
+    #[inline]
+    pub fn is_due(&self, now: u32) -> bool {
+        self.active_due != UNSET && now >= self.active_due
     }
 
     /// Remembers a packet's time, seen when the clock said `now`.

@@ -49,7 +49,7 @@ impl ByFiveTuple {
             let VlanStack { ids: [outer, inner], depth } = layers.vlans;
             self.scope(outer, inner, depth, layers.interface)
         } else {
-            Scope::default()
+            0
         };
         Some(FiveTuple {
             src: ip.src,
@@ -58,17 +58,17 @@ impl ByFiveTuple {
             dst_port,
             proto: ip.proto,
             version: ip.version,
-            scope,
+            scope: Scope::from_bits(scope),
         })
     }
 
+    /// As [`Scope::from_bits`] takes it: one number is kept at hand instead of three.
     #[inline(never)]
-    fn scope(&self, outer: u16, inner: u16, depth: u8, interface: u16) -> Scope {
+    fn scope(&self, outer: u16, inner: u16, depth: u8, interface: u16) -> u64 {
         let tag = |at: u8, id: u16| if self.vlan && depth > at { id + 1 } else { 0 };
-        Scope {
-            vlans: [tag(0, outer), tag(1, inner)],
-            interface: if self.interface { interface.saturating_add(1) } else { 0 },
-        }
+        let vlans = [tag(0, outer), tag(1, inner)];
+        Scope { vlans, interface: if self.interface { interface.saturating_add(1) } else { 0 } }
+            .bits()
     }
 }
 

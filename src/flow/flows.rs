@@ -9,7 +9,8 @@ mod merging;
 
 use super::config::TrackerConfig;
 use super::entry::{
-    Cold, Hot, NEVER, coarse, coarse_duration, from_coarse, is_before_coarse, is_skewed, touch,
+    Cold, Hot, NEVER, UNSET, coarse, coarse_duration, coarse_end, from_coarse, is_before_coarse,
+    is_skewed, nanos_or_many, touch,
 };
 use super::extra::{Extra, ExtraOf, Extras};
 use super::observer::{FlowId, FlowObserver, Verdict};
@@ -84,8 +85,6 @@ pub(super) struct Flows<K> {
     pub idle_override: Option<IdleOverride<K>>,
     /// Active timeout in coarse units; `NEVER` without.
     active: u32,
-    /// What a flow's `active_due` is while it is to be set by the next packet; 0, which none has, without a timeout.
-    active_unset: u32,
     max_flows: usize,
     emit_packets: bool,
     /// The latest time seen.
@@ -115,7 +114,6 @@ impl<K: Copy + Eq> Flows<K> {
             idle: Idle::new(config),
             idle_override: None,
             active,
-            active_unset: if active == NEVER { 0 } else { NEVER },
             max_flows: max,
             emit_packets: config.emit_packets,
             clock: Timestamp::ZERO,
@@ -131,10 +129,10 @@ impl<K: Copy + Eq> Flows<K> {
         self.max_flows
     }
 
-    /// The slot that probably has the key: looks at buckets only.
+    /// The slot that probably has the key, or [`NONE`]: looks at buckets only.
     #[inline]
-    pub fn peek(&self, hash: u64) -> Option<u32> {
-        self.table.peek(tag(hash))
+    pub fn peek(&self, hash: u64) -> u32 {
+        self.table.peek(tag(hash)).unwrap_or(NONE)
     }
 
     /// Whether a slot that was found before is the live flow with this key.
@@ -176,8 +174,8 @@ impl<K: Copy + Eq> Flows<K> {
         self.table.find(tag(hash), |slot| self.hot[slot as usize].key == *key)
     }
 
-    /// Accounts a packet. `slot` is where its key probably is; what was found may be another flow by now, or have
-    /// been one from the beginning.
+    /// Accounts a packet, but for what it says of the [clock](Self::clock). `slot` is where its key probably is; what was
+    /// found may be another flow by now, or have been one from the beginning.
     #[inline]
     pub fn account<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
@@ -185,7 +183,6 @@ impl<K: Copy + Eq> Flows<K> {
         slot: u32,
         ears: &mut Ears<'_, O, S>,
     ) {
-        self.clock = self.clock.max(packet.clock);
         if self.account_common(packet, slot) {
             self.after(slot, packet, ears);
         } else {
@@ -206,10 +203,9 @@ impl<K: Copy + Eq> Flows<K> {
             & !overflows
             & (packet.role == Role::Packet)
             & (hot.skew == 0)
-            & (packet.clock.nanos_since(hot.last) <= self.idle.least)
+            & (nanos_or_many(hot.last, packet.clock) <= self.idle.least)
             & !is_skewed(last, packet.clock)
-            & (is_before_coarse(packet.ts, hot.active_due))
-            & (hot.active_due != self.active_unset);
+            & (is_before_coarse(packet.ts, hot.active_due));
         if !is_common {
             return false;
         }
@@ -234,6 +230,7 @@ impl<K: Copy + Eq> Flows<K> {
         slot: u32,
         ears: &mut Ears<'_, O, S>,
     ) {
+        self.clock = self.clock.max(packet.clock);
         let found = if self.is(slot, &packet.key) {
             Some(slot)
         } else {
@@ -258,8 +255,7 @@ impl<K: Copy + Eq> Flows<K> {
         }
         let hot = &mut self.hot[slot as usize];
         let now = coarse(packet.ts);
-        // Never for `NEVER`, which no coarse time reaches.
-        if now >= hot.active_due {
+        if hot.is_due(now) {
             self.report(slot, ears);
         }
         if let Some(tcp) = &packet.tcp {
@@ -348,10 +344,8 @@ impl<K: Copy + Eq> Flows<K> {
         hot.touch(packet.ts, packet.clock);
         self.counters.packets += u64::from(packet.frames);
         self.counters.bytes += packet.wire_bytes;
-        if hot.active_due == NEVER && self.active != NEVER {
-            // A time past the end of all coarse time never comes.
-            let due = now.saturating_add(self.active);
-            hot.active_due = if due == NEVER - 1 { NEVER } else { due };
+        if hot.active_due == UNSET {
+            hot.active_due = coarse_end(now, self.active);
             if hot.active_due != NEVER && before != 0 {
                 self.reschedule(slot);
             }
@@ -475,7 +469,7 @@ impl<K: Copy + Eq> Flows<K> {
         let hot = &self.hot[slot as usize];
         let idle = hot.touched().plus_nanos(self.idle_ns(slot));
         match hot.active_due {
-            NEVER => idle,
+            UNSET | NEVER => idle,
             _ if hot.skew != 0 => idle,
             due => idle.min(from_coarse(due)),
         }

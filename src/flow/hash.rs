@@ -19,19 +19,30 @@ pub enum KeyHash {
 /// Hashes keys.
 #[derive(Clone)]
 pub(super) enum KeyHasher {
-    Fast(SeedableRandomState),
-    Sip(SipHasher13),
+    Fast(Fast),
+    Sip(Sip),
 }
+
+/// One kind of [`KeyHasher`]: for who has looked which one it is.
+pub(super) trait HashKey {
+    fn hash<K: Hash>(&self, key: &K) -> u64;
+}
+
+#[derive(Clone)]
+pub(super) struct Fast(SeedableRandomState);
+
+#[derive(Clone)]
+pub(super) struct Sip(SipHasher13);
 
 impl KeyHasher {
     /// With a key of this process.
     pub(super) fn random(kind: KeyHash) -> Self {
         match kind {
-            KeyHash::Fast => Self::Fast(SeedableRandomState::random()),
+            KeyHash::Fast => Self::Fast(Fast(SeedableRandomState::random())),
             KeyHash::Sip => {
                 // What the standard library seeds its maps with is the system's randomness; a hash under it is as good.
                 let random = || std::hash::RandomState::new().hash_one(0);
-                Self::Sip(SipHasher13::new_with_keys(random(), random()))
+                Self::Sip(Sip(SipHasher13::new_with_keys(random(), random())))
             }
         }
     }
@@ -39,31 +50,39 @@ impl KeyHasher {
     /// The same hash with a key that everybody knows.
     pub(super) fn fix(&mut self) {
         *self = match self {
-            Self::Fast(_) => Self::Fast(SeedableRandomState::fixed()),
-            Self::Sip(_) => Self::Sip(SipHasher13::new_with_keys(0, 0)),
+            Self::Fast(_) => Self::Fast(Fast(SeedableRandomState::fixed())),
+            Self::Sip(_) => Self::Sip(Sip(SipHasher13::new_with_keys(0, 0))),
         };
     }
+}
 
-    /// What [`BuildHasher::hash_one`] gives, but for the fast one never by a call, for which the key would go through memory.
-    #[inline(always)]
-    #[allow(clippy::manual_hash_one, reason = "hash_one is not inlined everywhere")]
-    pub(super) fn hash<K: Hash>(&self, key: &K) -> u64 {
+impl HashKey for KeyHasher {
+    fn hash<K: Hash>(&self, key: &K) -> u64 {
         match self {
-            Self::Fast(random) => {
-                let mut state = random.build_hasher();
-                key.hash(&mut state);
-                state.finish()
-            }
-            Self::Sip(keyed) => sip(keyed, key),
+            Self::Fast(fast) => fast.hash(key),
+            Self::Sip(sip) => sip.hash(key),
         }
     }
 }
 
-#[inline(never)]
-fn sip<K: Hash>(keyed: &SipHasher13, key: &K) -> u64 {
-    let mut state = *keyed;
-    key.hash(&mut state);
-    state.finish()
+impl HashKey for Fast {
+    /// What [`BuildHasher::hash_one`] gives, but never by a call, for which the key would go through memory.
+    #[inline(always)]
+    #[allow(clippy::manual_hash_one, reason = "hash_one is not inlined everywhere")]
+    fn hash<K: Hash>(&self, key: &K) -> u64 {
+        let mut state = self.0.build_hasher();
+        key.hash(&mut state);
+        state.finish()
+    }
+}
+
+impl HashKey for Sip {
+    #[inline(never)]
+    fn hash<K: Hash>(&self, key: &K) -> u64 {
+        let mut state = self.0;
+        key.hash(&mut state);
+        state.finish()
+    }
 }
 
 #[cfg(test)]
@@ -74,7 +93,7 @@ mod tests {
     #[test]
     fn siphash_1_3_is_the_published_one() {
         let key = |from: u8| u64::from_le_bytes(std::array::from_fn(|at| from + at as u8));
-        let hasher = KeyHasher::Sip(SipHasher13::new_with_keys(key(0), key(8)));
+        let hasher = Sip(SipHasher13::new_with_keys(key(0), key(8)));
         assert_eq!(hasher.hash(&()), 0xabac_0158_050f_c4dc);
     }
 

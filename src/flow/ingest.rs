@@ -6,10 +6,10 @@
 use super::config::TrackerConfig;
 use super::extract::{FlowExtractor, request_type};
 use super::fragments::{FragmentTable, Held, Placed};
-use super::hash::KeyHasher;
+use super::hash::{HashKey, KeyHasher};
 use super::packet::{Packet, PacketSink, Role};
 use crate::decode::{
-    Fault, Layers, OnLayers, Payload, Transport, decode_any, decode_for, decode_quoted,
+    Fault, Layers, OnLayers, Payload, Transport, decode_any, decode_for, decode_quoted, decode_wider,
 };
 use crate::frame::Frame;
 use crate::net::IpProto;
@@ -81,11 +81,8 @@ impl<E: FlowExtractor> Ingest<E> {
 
     /// Gives the packets of `frames` to `packets`; [`Packet::frame`] counts from 0 in `frames`.
     pub fn batch<P: PacketSink<E::Key>>(&mut self, frames: &[Frame<'_>], packets: &mut P) {
-        for (index, frame) in frames.iter().enumerate() {
-            self.frame(frame, index, frame.ts, packets);
-        }
-        self.counters.frames += frames.len() as u64;
-        self.counters.held = self.fragments.held();
+        let all = frames.iter().enumerate().map(|(index, frame)| (index, frame, frame.ts));
+        self.each(all, packets);
     }
 
     /// The same of some of `frames`, in their order. The others are not counted here, and make no difference if no fragment is
@@ -96,34 +93,51 @@ impl<E: FlowExtractor> Ingest<E> {
         chosen: &[Chosen],
         packets: &mut P,
     ) {
-        for &Chosen { index, latest } in chosen {
+        let chosen = chosen.iter().filter_map(|&Chosen { index, latest }| {
             let index = usize::from(index);
-            let Some(frame) = frames.get(index) else { continue };
-            self.frame(frame, index, latest, packets);
-            self.counters.frames += 1;
+            Some((index, frames.get(index)?, latest))
+        });
+        self.each(chosen, packets);
+    }
+
+    /// Frames with their places and the latest time that frames up to them showed.
+    #[inline(always)]
+    fn each<'a, 'f: 'a, P: PacketSink<E::Key>>(
+        &mut self,
+        frames: impl Iterator<Item = (usize, &'a Frame<'f>, Timestamp)>,
+        packets: &mut P,
+    ) {
+        // Which hash it is, is looked at once a batch. A key that a call may want to see lies in memory.
+        match self.hasher.clone() {
+            KeyHasher::Fast(fast) => self.each_hashed(&fast, frames, packets),
+            KeyHasher::Sip(sip) => self.each_hashed(&sip, frames, packets),
         }
         self.counters.held = self.fragments.held();
     }
 
-    /// `latest` is the latest time that frames up to this one showed.
     #[inline(always)]
-    fn frame<P: PacketSink<E::Key>>(
+    fn each_hashed<'a, 'f: 'a, P: PacketSink<E::Key>>(
         &mut self,
-        frame: &Frame<'_>,
-        index: usize,
-        latest: Timestamp,
+        hasher: &impl HashKey,
+        frames: impl Iterator<Item = (usize, &'a Frame<'f>, Timestamp)>,
         packets: &mut P,
     ) {
-        self.clock = self.clock.max(latest);
-        if frame.ts >= self.due {
-            self.handle_timeout(frame.ts, packets);
+        let mut taken = 0;
+        for (index, frame, latest) in frames {
+            taken += 1;
+            self.clock = self.clock.max(latest);
+            if frame.ts >= self.due {
+                self.handle_timeout(frame.ts, packets);
+            }
+            decode_for(frame, OneFrame { ingest: self, hasher, frame, index, packets });
         }
-        decode_for(frame, OneFrame { ingest: self, frame, index, packets });
+        self.counters.frames += taken;
     }
 
     #[inline(always)]
     fn one<P: PacketSink<E::Key>>(
         &mut self,
+        hasher: &impl HashKey,
         frame: &Frame<'_>,
         index: usize,
         layers: &Layers,
@@ -140,7 +154,7 @@ impl<E: FlowExtractor> Ingest<E> {
         };
         packets.push(Packet {
             key: extracted.key,
-            hash: self.hasher.hash(&extracted.key),
+            hash: hasher.hash(&extracted.key),
             ts: frame.ts,
             clock: self.clock,
             wire_bytes: u64::from(frame.wire_len),
@@ -156,6 +170,18 @@ impl<E: FlowExtractor> Ingest<E> {
         });
     }
 
+    /// A frame of a common stack that is not IPv4 right behind Ethernet.
+    #[inline(never)]
+    fn wider<P: PacketSink<E::Key>>(
+        &mut self,
+        hasher: &impl HashKey,
+        frame: &Frame<'_>,
+        index: usize,
+        packets: &mut P,
+    ) {
+        decode_wider(frame, OneFrame { ingest: self, hasher, frame, index, packets });
+    }
+
     /// A frame of no common stack.
     #[cold]
     #[inline(never)]
@@ -166,8 +192,20 @@ impl<E: FlowExtractor> Ingest<E> {
         if odd {
             self.odd(frame, index, layers, packets);
         } else {
-            self.one(frame, index, &layers, packets);
+            self.one_general(frame, index, &layers, packets);
         }
+    }
+
+    #[inline(never)]
+    fn one_general<P: PacketSink<E::Key>>(
+        &mut self,
+        frame: &Frame<'_>,
+        index: usize,
+        layers: &Layers,
+        packets: &mut P,
+    ) {
+        let hasher = self.hasher.clone();
+        self.one(&hasher, frame, index, layers, packets);
     }
 
     #[cold]
@@ -194,12 +232,12 @@ impl<E: FlowExtractor> Ingest<E> {
         let placed = fragments.place(&layers, frame.ts, frame.wire_len, &mut room);
         self.due = self.fragments.next_due().unwrap_or(Timestamp::MAX);
         match placed {
-            None => self.one(frame, index, &layers, packets),
+            None => self.one_general(frame, index, &layers, packets),
             Some(Placed::Waits) => return,
             Some(Placed::Known(proto, transport, waited)) => {
                 layers.transport = transport;
                 set_proto(&mut layers, proto);
-                self.one(frame, index, &layers, packets);
+                self.one_general(frame, index, &layers, packets);
                 if let Some(mut held) = waited {
                     set_proto(&mut held.layers, proto);
                     // Their bytes are gone, so they are no TCP segments, but they have its ports.
@@ -299,19 +337,27 @@ impl<E: FlowExtractor> Ingest<E> {
 }
 
 /// A frame on its way to being a packet.
-struct OneFrame<'a, 'f, E: FlowExtractor, P> {
+struct OneFrame<'a, 'f, E: FlowExtractor, H, P> {
     ingest: &'a mut Ingest<E>,
+    hasher: &'a H,
     frame: &'a Frame<'f>,
     index: usize,
     packets: &'a mut P,
 }
 
-impl<E: FlowExtractor, P: PacketSink<E::Key>> OnLayers for OneFrame<'_, '_, E, P> {
+impl<E: FlowExtractor, H: HashKey, P: PacketSink<E::Key>> OnLayers
+    for OneFrame<'_, '_, E, H, P>
+{
     type Out = ();
 
     #[inline(always)]
     fn plain(self, layers: &Layers) {
-        self.ingest.one(self.frame, self.index, layers, self.packets);
+        self.ingest.one(self.hasher, self.frame, self.index, layers, self.packets);
+    }
+
+    #[inline(always)]
+    fn wider(self, frame: &Frame<'_>) {
+        self.ingest.wider(self.hasher, frame, self.index, self.packets);
     }
 
     /// A call with few arguments, all in registers: a frame on its way is never laid down in memory.

@@ -17,9 +17,15 @@ pub struct Scope {
 impl Scope {
     /// All of it as one number; 0 for nothing.
     #[inline(always)]
-    fn bits(self) -> u64 {
+    pub(super) fn bits(self) -> u64 {
         let [outer, inner] = self.vlans;
         u64::from(outer) | u64::from(inner) << 16 | u64::from(self.interface) << 32
+    }
+
+    /// The other way round.
+    #[inline(always)]
+    pub(super) fn from_bits(bits: u64) -> Self {
+        Self { vlans: [bits as u16, (bits >> 16) as u16], interface: (bits >> 32) as u16 }
     }
 }
 
@@ -56,14 +62,12 @@ impl FiveTuple {
     #[inline(always)]
     pub fn canonical(&self) -> (FlowKey, End) {
         let icmp = matches!(self.proto, IpProto::ICMP | IpProto::ICMPV6);
+        if self.version == IpVersion::V4 && !icmp {
+            return self.canonical_v4();
+        }
         let (src_port, dst_port) = if icmp { (0, 0) } else { (self.src_port, self.dst_port) };
-        let swap = if self.version == IpVersion::V4 {
-            let of = |addr: Addr, port: u16| u64::from(addr.v4_bits()) << 16 | u64::from(port);
-            of(self.src, src_port) > of(self.dst, dst_port)
-        } else {
-            let (src, dst) = (u128::from_be_bytes(self.src.0), u128::from_be_bytes(self.dst.0));
-            (src > dst) | (src == dst) & (src_port > dst_port)
-        };
+        let (src, dst) = (u128::from_be_bytes(self.src.0), u128::from_be_bytes(self.dst.0));
+        let swap = (src > dst) | (src == dst) & (src_port > dst_port);
         let pick = |one: Addr, other: Addr| {
             let (one, other) = (u128::from_ne_bytes(one.0), u128::from_ne_bytes(other.0));
             Addr(select_unpredictable(swap, other, one).to_ne_bytes())
@@ -77,6 +81,29 @@ impl FiveTuple {
             b,
             port_a,
             port_b,
+            proto: self.proto,
+            version: self.version,
+            scope: self.scope,
+        };
+        (key, if swap { End::B } else { End::A })
+    }
+
+    /// Both addresses are one word, both ports another: turned round they are those of the way back. The compiler sees through
+    /// them from the header to the key and its hash.
+    #[inline(always)]
+    fn canonical_v4(&self) -> (FlowKey, End) {
+        let there = u64::from(self.src.v4_bits()) << 32 | u64::from(self.dst.v4_bits());
+        let ports = u32::from(self.src_port) << 16 | u32::from(self.dst_port);
+        let (back, ports_back) = (there.rotate_left(32), ports.rotate_left(16));
+        let whole = |addresses: u64, ports: u32| u128::from(addresses) << 64 | u128::from(ports);
+        let swap = whole(there, ports) > whole(back, ports_back);
+        let addresses = select_unpredictable(swap, back, there);
+        let ports = select_unpredictable(swap, ports_back, ports);
+        let key = FlowKey {
+            a: Addr::v4(((addresses >> 32) as u32).to_be_bytes()),
+            b: Addr::v4((addresses as u32).to_be_bytes()),
+            port_a: (ports >> 16) as u16,
+            port_b: ports as u16,
             proto: self.proto,
             version: self.version,
             scope: self.scope,

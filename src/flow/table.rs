@@ -100,19 +100,38 @@ impl Table {
 
     #[inline]
     fn at(&self, index: u32) -> Bucket {
-        self.buckets[(index & self.mask) as usize]
+        self.buckets[self.place(index)]
+    }
+
+    /// Where a bucket is: as many places as there are, without a check.
+    #[inline]
+    fn place(&self, index: u32) -> usize {
+        index as usize & (self.buckets.len() - 1)
     }
 
     /// Asks for the bucket where the search for a tag begins.
     #[inline]
     pub fn prefetch(&self, tag: u32) {
-        prefetch(&self.buckets[(tag & self.mask) as usize]);
+        prefetch(&self.buckets[self.place(tag)]);
     }
 
     /// The first slot with this tag, whose key may still be another. For looking ahead: it touches
     /// the bucket and nothing else.
     #[inline]
     pub fn peek(&self, tag: u32) -> Option<u32> {
+        let bucket = self.at(tag);
+        if bucket.is_empty() {
+            None
+        } else if bucket.tag() == tag {
+            Some(bucket.slot())
+        } else {
+            self.peek_on(tag)
+        }
+    }
+
+    /// The same where the first bucket has another tag. A call: most have it there.
+    #[inline(never)]
+    fn peek_on(&self, tag: u32) -> Option<u32> {
         self.find(tag, |_| true)
     }
 

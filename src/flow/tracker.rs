@@ -158,6 +158,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         let counted = (flows.counters.packets, flows.counters.bytes);
         let mut ears = Ears { frames, observer, sink, hooks: &mut self.hooks };
         for packets in packets.chunks(BATCH) {
+            let mut clock = flows.clock;
             // A step ahead buckets are asked for, then entries, then what else a packet will change; the packets in
             // their order come last, when all of it is there.
             let mut found = [NONE; BATCH];
@@ -172,7 +173,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
                 }
                 let Some(number) = number.checked_sub(1) else { continue };
                 for (slot, packet) in found[step(number)].iter_mut().zip(&packets[step(number)]) {
-                    *slot = flows.peek(packet.hash).unwrap_or(NONE);
+                    *slot = flows.peek(packet.hash);
                     flows.prefetch_hot(*slot);
                     ears.observer.prefetch_far(FlowId(*slot));
                 }
@@ -183,9 +184,11 @@ impl<E: FlowExtractor> FlowTracker<E> {
                     ears.observer.prefetch_near(FlowId(*slot));
                 }
                 for (&slot, packet) in packets {
+                    clock = clock.max(packet.clock);
                     flows.account(packet, slot, &mut ears);
                 }
             }
+            flows.clock = clock;
             flows.expire(flows.clock, 2 * packets.len(), &mut ears);
         }
         let (packets, bytes) = counted;

@@ -2,7 +2,7 @@
 //!
 //! Invariant: [`Flows::end`] and [`Flows::drain`] are the only ways out of the table, and both tell a reason.
 
-use super::super::entry::{NEVER, from_coarse};
+use super::super::entry::{NEVER, UNSET, from_coarse};
 use super::super::observer::{FlowId, FlowObserver};
 use super::super::tcp::TcpState;
 use super::super::wheel::Class;
@@ -28,7 +28,7 @@ impl<K: Copy + Eq> Flows<K> {
     pub(super) fn report<O, S: EventSink<K>>(&mut self, slot: u32, ears: &mut Ears<'_, O, S>) {
         let stats = self.stats(slot);
         let hot = &mut self.hot[slot as usize];
-        hot.active_due = NEVER;
+        hot.active_due = UNSET;
         let key = hot.key;
         let totals = hot.totals(&self.cold[slot as usize], self.extras.get(hot.extra));
         let extra = self.extra(slot);
@@ -206,7 +206,8 @@ impl<K: Copy + Eq> Flows<K> {
         let until = if is_over { hot.last.plus_nanos(idle_ns) } else { self.clock };
         // A flow whose time is behind the clock is reported by its own packets.
         let is_told = is_over || hot.skew == 0;
-        if is_told && hot.active_due != NEVER && from_coarse(hot.active_due) <= until {
+        let is_due = !matches!(hot.active_due, UNSET | NEVER) && from_coarse(hot.active_due) <= until;
+        if is_told && is_due {
             self.report(slot, ears);
         }
         is_over.then_some(reason)

@@ -56,7 +56,7 @@ impl<K: Copy + Eq> Flows<K> {
                     continue;
                 };
                 let now = coarse(packet.ts);
-                if now >= self.hot[slot as usize].active_due {
+                if self.hot[slot as usize].is_due(now) {
                     self.report(slot, ears);
                 }
                 let (hot, cold) = (&mut self.hot[slot as usize], &mut self.cold[slot as usize]);
