@@ -113,9 +113,9 @@ fn link<'a>(frame: &'a Frame<'a>) -> Option<(u16, At<'a>)> {
     Some((u16::from_be_bytes([t0, t1]), At { frame, layers, at: ETHERNET_BYTES, rest }))
 }
 
-/// `WHOLE` leaves what was cut to [`OnLayers::wider`].
+/// `COMMON` leaves what was cut to [`OnLayers::wider`].
 #[inline(always)]
-fn v4<T: OnLayers, const WHOLE: bool>(link: At<'_>, then: T) -> T::Out {
+fn v4<T: OnLayers, const COMMON: bool>(link: At<'_>, then: T) -> T::Out {
     let Some((header, rest)) = link.rest.split_first_chunk::<V4_BYTES>() else {
         return then.general(link.frame);
     };
@@ -127,7 +127,7 @@ fn v4<T: OnLayers, const WHOLE: bool>(link: At<'_>, then: T) -> T::Out {
     if first != V4_NO_OPTIONS {
         return then.general(link.frame);
     }
-    if WHOLE && length > rest.len() {
+    if COMMON && length > rest.len() {
         return then.wider(link.frame);
     }
     let ip = |proto| IpLayer {
@@ -140,7 +140,9 @@ fn v4<T: OnLayers, const WHOLE: bool>(link: At<'_>, then: T) -> T::Out {
     };
     // Two fields of one word, and the time to live between them left out.
     match u32::from_be_bytes(middle) & V4_FRAGMENT_AND_PROTO {
-        V4_WHOLE_TCP => tcp(link.above(ip(IpProto::TCP), V4_BYTES, rest, length), then),
+        V4_WHOLE_TCP => {
+            tcp::<T, COMMON>(link.above(ip(IpProto::TCP), V4_BYTES, rest, length), then)
+        }
         V4_WHOLE_UDP => udp(link.above(ip(IpProto::UDP), V4_BYTES, rest, length), then),
         _ => then.general(link.frame),
     }
@@ -171,7 +173,7 @@ fn v6<T: OnLayers>(link: At<'_>, then: T) -> T::Out {
     let length = usize::from(u16::from_be_bytes([l0, l1]));
     let upper = link.above(ip, V6_BYTES, rest, length);
     match ip.proto {
-        IpProto::TCP => tcp(upper, then),
+        IpProto::TCP => tcp::<T, false>(upper, then),
         IpProto::UDP => udp(upper, then),
         _ => then.general(link.frame),
     }
@@ -214,8 +216,9 @@ impl Upper<'_> {
 // Inlined once for each version of IP, and `then` once for each pair of protocols: joining the variants of
 // [`Transport`] before building [`Layers`] took a quarter more instructions.
 
+/// `COMMON` leaves a SYN, whose options are looked at, to [`OnLayers::wider`].
 #[inline(always)]
-fn tcp<T: OnLayers>(upper: Upper<'_>, then: T) -> T::Out {
+fn tcp<T: OnLayers, const COMMON: bool>(upper: Upper<'_>, then: T) -> T::Out {
     let Some(header) = upper.bytes.first_chunk::<TCP_BYTES_MIN>() else {
         return then.general(upper.frame);
     };
@@ -226,14 +229,18 @@ fn tcp<T: OnLayers>(upper: Upper<'_>, then: T) -> T::Out {
         return then.general(upper.frame);
     }
     let flags = TcpFlags(flags);
+    if COMMON && flags.has(TcpFlags::SYN) {
+        return then.wider(upper.frame);
+    }
     let window_scale = if flags.has(TcpFlags::SYN) {
         window_scale(upper.bytes.get(TCP_BYTES_MIN..header_bytes).unwrap_or_default())
     } else {
         None
     };
+    let (src, dst) = ports([s0, s1, d0, d1]);
     let transport = Transport::Tcp(TcpHeader {
-        src: u16::from_be_bytes([s0, s1]),
-        dst: u16::from_be_bytes([d0, d1]),
+        src,
+        dst,
         seq: u32::from_be_bytes([q0, q1, q2, q3]),
         ack: u32::from_be_bytes([a0, a1, a2, a3]),
         flags,
@@ -255,7 +262,14 @@ fn udp<T: OnLayers>(upper: Upper<'_>, then: T) -> T::Out {
         return then.general(upper.frame);
     }
     let Some(payload) = upper.payload(UDP_BYTES) else { return then.general(upper.frame) };
-    let transport =
-        Transport::Ports { src: u16::from_be_bytes([s0, s1]), dst: u16::from_be_bytes([d0, d1]) };
+    let (src, dst) = ports([s0, s1, d0, d1]);
+    let transport = Transport::Ports { src, dst };
     then.plain(&Layers { transport, payload, ..upper.layers })
+}
+
+/// Source and destination, of one word, which is what a key is made of.
+#[inline(always)]
+fn ports(bytes: [u8; 4]) -> (u16, u16) {
+    let both = u32::from_be_bytes(bytes);
+    ((both >> 16) as u16, both as u16)
 }

@@ -44,12 +44,12 @@ impl ByFiveTuple {
             Transport::Icmp(ref icmp) => icmp_ports(ip.proto, icmp),
             Transport::None => (0, 0),
         };
-        // A branch that always goes the same way: nothing is computed, and nothing kept at hand, for what few ask for.
-        let scope = if self.vlan | self.interface {
-            let VlanStack { ids: [outer, inner], depth } = layers.vlans;
-            self.scope(outer, inner, depth, layers.interface)
-        } else {
-            0
+        // Of a frame that is known to have no tag only the interface is left to be asked about.
+        let VlanStack { ids: [outer, inner], depth } = layers.vlans;
+        let tag = |at: u8, id: u16| if depth > at && self.vlan { id + 1 } else { 0 };
+        let scope = Scope {
+            vlans: [tag(0, outer), tag(1, inner)],
+            interface: if self.interface { numbered(layers.interface) } else { 0 },
         };
         Some(FiveTuple {
             src: ip.src,
@@ -58,18 +58,15 @@ impl ByFiveTuple {
             dst_port,
             proto: ip.proto,
             version: ip.version,
-            scope: Scope::from_bits(scope),
+            scope,
         })
     }
+}
 
-    /// As [`Scope::from_bits`] takes it: one number is kept at hand instead of three.
-    #[inline(never)]
-    fn scope(&self, outer: u16, inner: u16, depth: u8, interface: u16) -> u64 {
-        let tag = |at: u8, id: u16| if self.vlan && depth > at { id + 1 } else { 0 };
-        let vlans = [tag(0, outer), tag(1, inner)];
-        Scope { vlans, interface: if self.interface { interface.saturating_add(1) } else { 0 } }
-            .bits()
-    }
+/// A call, so that it is a branch that always goes the same way.
+#[inline(never)]
+fn numbered(interface: u16) -> u16 {
+    interface.saturating_add(1)
 }
 
 impl FlowExtractor for ByFiveTuple {

@@ -17,15 +17,9 @@ pub struct Scope {
 impl Scope {
     /// All of it as one number; 0 for nothing.
     #[inline(always)]
-    pub(super) fn bits(self) -> u64 {
+    fn bits(self) -> u64 {
         let [outer, inner] = self.vlans;
         u64::from(outer) | u64::from(inner) << 16 | u64::from(self.interface) << 32
-    }
-
-    /// The other way round.
-    #[inline(always)]
-    pub(super) fn from_bits(bits: u64) -> Self {
-        Self { vlans: [bits as u16, (bits >> 16) as u16], interface: (bits >> 32) as u16 }
     }
 }
 
