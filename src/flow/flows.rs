@@ -16,7 +16,7 @@ use super::extra::{Extra, ExtraOf, Extras};
 use super::observer::{FlowId, FlowObserver, Verdict};
 use super::packet::{Packet, Role};
 use super::stats::FlowStats;
-use super::table::{Inserted, PROBES_MAX, Table, tag};
+use super::table::{Inserted, NONE, PROBES_MAX, Table, tag};
 use super::tcp::{Seen, TcpState};
 use super::tracker::TrackerCounters;
 use super::wheel::{Class, Wheel};
@@ -68,9 +68,6 @@ pub(super) struct Ears<'a, O, S> {
     pub sink: &'a mut S,
     pub hooks: &'a mut Hooks,
 }
-
-/// No slot.
-pub(super) const NONE: u32 = u32::MAX;
 
 /// Live flows.
 pub(super) struct Flows<K> {
@@ -132,7 +129,7 @@ impl<K: Copy + Eq> Flows<K> {
     /// The slot that probably has the key, or [`NONE`]: looks at buckets only.
     #[inline]
     pub fn peek(&self, hash: u64) -> u32 {
-        self.table.peek(tag(hash)).unwrap_or(NONE)
+        self.table.peek(tag(hash))
     }
 
     /// Whether a slot that was found before is the live flow with this key.

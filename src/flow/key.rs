@@ -154,8 +154,8 @@ impl PartialEq for FlowKey {
 impl std::hash::Hash for FlowKey {
     #[inline(always)]
     fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        let rest = u64::from(self.port_a) << 48
-            | u64::from(self.port_b) << 32
+        let ports = u32::from(self.port_a) << 16 | u32::from(self.port_b);
+        let rest = u64::from(ports) << 32
             | u64::from(self.proto.0) << 24
             | u64::from(self.version as u8) << 16;
         if self.version == IpVersion::V4 {

@@ -2,12 +2,13 @@
 
 use super::config::{ConfigError, TrackerConfig};
 use super::extract::FlowExtractor;
-use super::flows::{Ears, Flows, NONE};
+use super::flows::{Ears, Flows};
 use super::ingest::{Ingest, IngestCounters};
 use super::observer::{FlowId, FlowObserver};
 use super::packet::Packet;
 use super::shunted::Shunted;
 use super::stats::FlowStats;
+use super::table::NONE;
 use crate::event::{EndReason, EventSink};
 use crate::frame::Frame;
 use crate::obs::{Hooks, hook};
