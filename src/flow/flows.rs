@@ -7,6 +7,8 @@
 mod ending;
 mod merging;
 
+use std::hint::select_unpredictable;
+
 use super::config::TrackerConfig;
 use super::entry::{
     Cold, Hot, NEVER, UNSET, coarse, coarse_duration, coarse_end, from_coarse, is_before_coarse,
@@ -154,15 +156,20 @@ impl<K: Copy + Eq> Flows<K> {
     }
 
     /// Asks for what a packet will change beyond the hot entry.
+    ///
+    /// Whether it will is no branch, which would be guessed wrongly here and once more when the packet is accounted: for one
+    /// that will not, what is asked for is at hand.
     #[inline]
     pub fn prefetch_cold(&self, slot: u32, packet: &Packet<K>) {
         if let Some(tcp) = &packet.tcp
             && let Some(hot) = self.hot.get(slot as usize)
-            && !hot.track.looks_common(packet.end, tcp, packet.payload.wire)
-            && let Some(cold) = self.cold.get(slot as usize)
         {
-            prefetch(cold);
-            self.wheel.prefetch(slot);
+            let is_common = hot.track.looks_common(packet.end, tcp, packet.payload.wire);
+            let slot = select_unpredictable(is_common, 0, slot);
+            if let Some(cold) = self.cold.get(slot as usize) {
+                prefetch(cold);
+                self.wheel.prefetch(slot);
+            }
         }
     }
 

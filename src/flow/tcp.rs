@@ -147,9 +147,9 @@ impl Track {
     /// Whether a segment is likely one that changes only what is remembered for every packet.
     #[inline]
     pub fn looks_common(&self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
-        self.state == TcpState::Established
-            && tcp.is_plain()
-            && self.seen[end as usize] & mark_of(payload).bit() != 0
+        (self.state == TcpState::Established)
+            & tcp.is_plain()
+            & (self.seen[end as usize] & mark_of(payload).bit() != 0)
     }
 
     /// The segment that everything is made for: in order, nothing but ACK and PSH, the connection
@@ -159,9 +159,9 @@ impl Track {
         let at = end as usize;
         let known = (bit::SEQ_KNOWN | bit::ACK_KNOWN) << at;
         let common = self.looks_common(end, tcp, payload)
-            && tcp.seq == self.seq_end[at]
-            && self.bits & known == known
-            && tcp.window != 0;
+            & (tcp.seq == self.seq_end[at])
+            & (self.bits & known == known)
+            & (tcp.window != 0);
         if common {
             self.seq_end[at] = tcp.seq.wrapping_add(payload);
             if before(self.ack[at], tcp.ack) {
