@@ -161,15 +161,19 @@ impl<K: Copy + Eq> Flows<K> {
     /// that will not, what is asked for is at hand.
     #[inline]
     pub fn prefetch_cold(&self, slot: u32, packet: &Packet<K>) {
-        if let Some(tcp) = &packet.tcp
-            && let Some(hot) = self.hot.get(slot as usize)
-        {
-            let is_common = hot.track.looks_common(packet.end, tcp, packet.payload.wire);
-            let slot = select_unpredictable(is_common, 0, slot);
-            if let Some(cold) = self.cold.get(slot as usize) {
-                prefetch(cold);
+        let Some(hot) = self.hot.get(slot as usize) else { return };
+        let Some(tcp) = &packet.tcp else {
+            // The second packet moves it in the wheel.
+            if hot.packets_or_many() == 1 {
                 self.wheel.prefetch(slot);
             }
+            return;
+        };
+        let is_common = hot.track.looks_common(packet.end, tcp, packet.payload.wire);
+        let slot = select_unpredictable(is_common, 0, slot);
+        if let Some(cold) = self.cold.get(slot as usize) {
+            prefetch(cold);
+            self.wheel.prefetch(slot);
         }
     }
 
