@@ -57,6 +57,8 @@ pub struct Wheel {
     occupied: [[u64; WORDS]; CLASSES],
     /// The tick that is being emptied: every scheduled tick is in `cursor .. cursor + BUCKETS`.
     cursor: u64,
+    /// No slot's tick is before this one: until then there is nothing to look for.
+    quiet_until: u64,
     len: usize,
 }
 
@@ -73,6 +75,7 @@ impl Wheel {
             heads: vec![NIL; CLASSES * BUCKETS as usize].into_boxed_slice(),
             occupied: [[0; WORDS]; CLASSES],
             cursor: 0,
+            quiet_until: u64::MAX,
             len: 0,
         }
     }
@@ -110,6 +113,7 @@ impl Wheel {
         self.links.clear();
         self.heads.fill(NIL);
         self.occupied = [[0; WORDS]; CLASSES];
+        self.quiet_until = u64::MAX;
         self.len = 0;
     }
 
@@ -121,6 +125,7 @@ impl Wheel {
         }
         // The tick after the deadline's: when it comes, the deadline has passed.
         let due = (tick(deadline) + 1).clamp(self.cursor, self.cursor + BUCKETS - 1);
+        self.quiet_until = self.quiet_until.min(due);
         let bucket = due % BUCKETS;
         let list = class as u32 * BUCKETS as u32 + bucket as u32;
         let index = slot as usize;
@@ -166,9 +171,14 @@ impl Wheel {
         if self.len == 0 || limit < self.cursor {
             return None;
         }
+        if limit < self.quiet_until {
+            self.cursor = limit;
+            return None;
+        }
         // Time jumped by more than a revolution: all are due, whatever their tick.
         self.cursor = self.cursor.max(limit.saturating_sub(BUCKETS - 1));
         let due = self.next_occupied()?;
+        self.quiet_until = due;
         if due > limit {
             self.cursor = limit;
             return None;
