@@ -1,84 +1,57 @@
 //! Between whom a frame goes, seen at a glance: for who decides by that alone whether to decode it.
 //!
-//! Contract: what is said of a frame is what decoding says. A frame of which anything is out of the common, or which was cut within the first
-//! bytes above IP, is left: nothing is said of it.
+//! Contract: what is said of a frame is what decoding says, for it is decoded; but only addresses and ports are looked at, and what is
+//! between them and the frame's begin. Of a frame that is no common stack nothing is said.
 
-use super::plain::{
-    ETHER_TYPE_TAG, ETHER_TYPE_V4, ETHER_TYPE_V6, ETHERNET_BYTES, TAG_BYTES, TCP_BYTES_MIN,
-    UDP_BYTES, V4_BYTES, V4_FRAGMENT, V4_NO_OPTIONS, V6_BYTES,
-};
-use crate::frame::{Frame, LinkType};
-use crate::net::IpProto;
-
-/// As much as is looked at above IP: to the data offset of TCP (RFC 9293 section 3.1).
-const ABOVE_BYTES: usize = 13;
+use super::{Layers, OnLayers, Transport, decode_for, decode_wider};
+use crate::frame::Frame;
+use crate::net::IpVersion;
 
 /// The 16-bit words of addresses and ports, added without carry: all that a symmetric hash under a key that repeats every 16 bits
 /// takes of a 5-tuple. `None` for a frame that is to be decoded.
 #[inline(always)]
 pub(crate) fn words(frame: &Frame<'_>) -> Option<u16> {
-    let (&[.., t0, t1], mut rest) = frame.data.split_first_chunk::<ETHERNET_BYTES>()?;
-    let mut ether_type = u16::from_be_bytes([t0, t1]);
-    if ether_type == ETHER_TYPE_TAG {
-        let (&[.., t0, t1], inner) = rest.split_first_chunk::<TAG_BYTES>()?;
-        (ether_type, rest) = (u16::from_be_bytes([t0, t1]), inner);
-    }
-    match ether_type {
-        _ if frame.link != LinkType::ETHERNET => None,
-        ETHER_TYPE_V4 => v4(rest),
-        ETHER_TYPE_V6 => v6(rest),
-        _ => None,
-    }
+    decode_for(frame, Words)
 }
 
-#[inline(always)]
-fn v4(bytes: &[u8]) -> Option<u16> {
-    let (header, rest) = bytes.split_first_chunk::<V4_BYTES>()?;
-    let [first, _, l0, l1, _, _, f0, f1, _, proto, _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
-    let length = usize::from(u16::from_be_bytes([l0, l1])).checked_sub(V4_BYTES)?;
-    let above = Above::new(IpProto(proto), rest, length)?;
-    let is_plain = (first == V4_NO_OPTIONS) & (u16::from_be_bytes([f0, f1]) & V4_FRAGMENT == 0);
-    let addresses = u32::from_ne_bytes([s0, s1, s2, s3]) ^ u32::from_ne_bytes([d0, d1, d2, d3]);
-    (is_plain & above.is_plain).then(|| folded(addresses ^ above.ports))
-}
+#[derive(Clone, Copy)]
+struct Words;
 
-#[inline(always)]
-fn v6(bytes: &[u8]) -> Option<u16> {
-    let (header, rest) = bytes.split_first_chunk::<V6_BYTES>()?;
-    let [first, _, _, _, l0, l1, next, _, addresses @ ..] = *header;
-    let above = Above::new(IpProto(next), rest, usize::from(u16::from_be_bytes([l0, l1])))?;
-    let addresses = addresses.as_chunks::<4>().0.iter();
-    let words = addresses.fold(above.ports, |words, bytes| words ^ u32::from_ne_bytes(*bytes));
-    ((first >> 4 == 6) & above.is_plain).then(|| folded(words))
-}
+impl OnLayers for Words {
+    type Out = Option<u16>;
 
-/// What is above IP.
-struct Above {
-    /// Both, in the order of memory.
-    ports: u32,
-    is_plain: bool,
-}
-
-impl Above {
-    /// `rest` was captured, `length` is told. Without a branch for the protocol, which would be guessed wrongly where both are common.
     #[inline(always)]
-    fn new(proto: IpProto, rest: &[u8], length: usize) -> Option<Self> {
-        let &[p0, p1, p2, p3, l0, l1, .., words] = rest.first_chunk::<ABOVE_BYTES>()?;
-        let captured = rest.len().min(length);
-        let tcp_bytes = usize::from(words >> 4) * 4;
-        let is_tcp =
-            (proto == IpProto::TCP) & (tcp_bytes >= TCP_BYTES_MIN) & (tcp_bytes <= captured);
-        let is_udp = (proto == IpProto::UDP)
-            & (UDP_BYTES <= captured)
-            & (usize::from(u16::from_be_bytes([l0, l1])) == length);
-        Some(Self { ports: u32::from_ne_bytes([p0, p1, p2, p3]), is_plain: is_tcp | is_udp })
+    fn plain(self, layers: &Layers) -> Option<u16> {
+        let ip = layers.ip.as_ref()?;
+        let ports = match layers.transport {
+            Transport::Tcp(ref tcp) => tcp.src ^ tcp.dst,
+            Transport::Ports { src, dst } => src ^ dst,
+            _ => return None,
+        };
+        let addresses = if ip.version == IpVersion::V4 {
+            ip.src.v4_bits() ^ ip.dst.v4_bits()
+        } else {
+            let both = u128::from_be_bytes(ip.src.0) ^ u128::from_be_bytes(ip.dst.0);
+            let folded = (both >> 64) as u64 ^ both as u64;
+            (folded >> 32) as u32 ^ folded as u32
+        };
+        Some((addresses >> 16) as u16 ^ addresses as u16 ^ ports)
+    }
+
+    #[inline(always)]
+    fn wider(self, frame: &Frame<'_>) -> Option<u16> {
+        wider(frame)
+    }
+
+    #[inline(always)]
+    fn general(self, _: &Frame<'_>) -> Option<u16> {
+        None
     }
 }
 
-/// Both halves of what was added in the order of memory.
-#[inline(always)]
-fn folded(words: u32) -> u16 {
-    u16::from_be((words >> 16) as u16 ^ words as u16)
+#[inline(never)]
+fn wider(frame: &Frame<'_>) -> Option<u16> {
+    decode_wider(frame, Words)
 }
 
 #[cfg(test)]
@@ -86,7 +59,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decode::{Transport, decode};
+    use crate::decode::decode;
+    use crate::frame::LinkType;
     use crate::time::Timestamp;
 
     /// The same of what decoding says; `None` unless it is TCP or UDP over IP and nothing is wrong.
@@ -168,8 +142,8 @@ mod tests {
             if let Some(words) = seen {
                 prop_assert_eq!(Some(words), decoded(&frame));
             }
-            // Nothing is left that is whole, but for what is shorter than a look.
-            if damage.is_empty() && cut == usize::MAX && link == LinkType::ETHERNET && (is_tcp || more.len() >= 5) {
+            // Nothing is left that is whole.
+            if damage.is_empty() && cut == usize::MAX && link == LinkType::ETHERNET {
                 prop_assert!(seen.is_some());
             }
         }

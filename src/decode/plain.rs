@@ -15,25 +15,25 @@ use crate::frame::{Frame, LinkType};
 use crate::net::{Addr, IpProto, IpVersion, MacAddr, TcpFlags};
 
 /// Destination, source, EtherType (IEEE 802.3).
-pub(super) const ETHERNET_BYTES: usize = 14;
+const ETHERNET_BYTES: usize = 14;
 /// Priority and identifier, EtherType (IEEE 802.1Q).
-pub(super) const TAG_BYTES: usize = 4;
+const TAG_BYTES: usize = 4;
 /// Without options (RFC 791 section 3.1).
-pub(super) const V4_BYTES: usize = 20;
+const V4_BYTES: usize = 20;
 /// RFC 8200 section 3.
-pub(super) const V6_BYTES: usize = 40;
+const V6_BYTES: usize = 40;
 /// Without options (RFC 9293 section 3.1).
-pub(super) const TCP_BYTES_MIN: usize = 20;
+const TCP_BYTES_MIN: usize = 20;
 /// RFC 768.
-pub(super) const UDP_BYTES: usize = 8;
+const UDP_BYTES: usize = 8;
 
-pub(super) const ETHER_TYPE_V4: u16 = 0x0800;
-pub(super) const ETHER_TYPE_V6: u16 = 0x86dd;
-pub(super) const ETHER_TYPE_TAG: u16 = 0x8100;
+const ETHER_TYPE_V4: u16 = 0x0800;
+const ETHER_TYPE_V6: u16 = 0x86dd;
+const ETHER_TYPE_TAG: u16 = 0x8100;
 /// Version 4, five words.
-pub(super) const V4_NO_OPTIONS: u8 = 0x45;
+const V4_NO_OPTIONS: u8 = 0x45;
 /// More fragments, and the offset.
-pub(super) const V4_FRAGMENT: u16 = 0x3fff;
+const V4_FRAGMENT: u16 = 0x3fff;
 /// The same, and two bytes behind the protocol.
 const V4_FRAGMENT_AND_PROTO: u32 = (V4_FRAGMENT as u32) << 16 | 0xff;
 /// What of these a datagram has that is no fragment.
