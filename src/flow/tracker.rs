@@ -161,14 +161,15 @@ impl<E: FlowExtractor> FlowTracker<E> {
         for packets in packets.chunks(BATCH) {
             let mut clock = flows.clock;
             // A step ahead buckets are asked for, then entries, then what else a packet will change; the packets in
-            // their order come last, when all of it is there.
+            // their order come last, when all of it is there: in the same step, or in the next where an observer asks too.
+            let later = usize::from(O::PREFETCHES);
             let mut found = [NONE; BATCH];
             let steps = packets.len().div_ceil(STEP);
             let step = |number: usize| {
                 let from = (number * STEP).min(packets.len());
                 from..(from + STEP).min(packets.len())
             };
-            for number in 0..steps + 2 {
+            for number in 0..steps + 2 + later {
                 for packet in &packets[step(number)] {
                     flows.prefetch_bucket(packet.hash);
                 }
@@ -179,12 +180,12 @@ impl<E: FlowExtractor> FlowTracker<E> {
                     ears.observer.prefetch_far(FlowId(*slot));
                 }
                 let Some(number) = number.checked_sub(1) else { continue };
-                let packets = found[step(number)].iter().zip(&packets[step(number)]);
-                for (slot, packet) in packets.clone() {
+                for (slot, packet) in found[step(number)].iter().zip(&packets[step(number)]) {
                     flows.prefetch_cold(*slot, packet);
                     ears.observer.prefetch_near(FlowId(*slot));
                 }
-                for (&slot, packet) in packets {
+                let Some(number) = number.checked_sub(later) else { continue };
+                for (&slot, packet) in found[step(number)].iter().zip(&packets[step(number)]) {
                     clock = clock.max(packet.clock);
                     flows.account(packet, slot, &mut ears);
                 }

@@ -248,6 +248,8 @@ impl<K: Copy> Reassembler<K> {
 }
 
 impl<K: Copy, C: StreamSink<K>> FlowObserver<K> for Watching<'_, K, C> {
+    const PREFETCHES: bool = true;
+
     #[inline]
     fn prefetch_far(&self, flow: FlowId) {
         if let Some(place) = self.reassembler.places.get(flow.0 as usize) {

@@ -134,7 +134,8 @@ impl<K: Copy + Eq> Flows<K> {
         let mut left = budget;
         while left > 0 {
             let mut due = [0; EXPIRED_TOGETHER];
-            let taken = self.pop_due(&mut due[..left.div_ceil(END_COST).min(EXPIRED_TOGETHER)]);
+            let together = left.div_ceil(END_COST).min(EXPIRED_TOGETHER);
+            let taken = self.pop_due(&mut due[..together], ears.observer);
             if taken == 0 {
                 return false;
             }
@@ -147,7 +148,7 @@ impl<K: Copy + Eq> Flows<K> {
 
     /// Takes due flows out of the wheel, as many as `due` has room for, and asks for what ending them touches: they have
     /// been quiet for so long that none of it is in the cache.
-    fn pop_due(&mut self, due: &mut [u32]) -> usize {
+    fn pop_due<O: FlowObserver<K>>(&mut self, due: &mut [u32], observer: &O) -> usize {
         let mut taken = 0;
         while let Some(room) = due.get_mut(taken)
             && let Some(slot) = self.wheel.pop_due(self.clock)
@@ -156,9 +157,11 @@ impl<K: Copy + Eq> Flows<K> {
             taken += 1;
             self.prefetch_hot(slot);
             prefetch(&self.cold[slot as usize]);
+            observer.prefetch_far(FlowId(slot));
         }
         for &slot in &due[..taken] {
             self.table.prefetch(self.hot[slot as usize].tag);
+            observer.prefetch_near(FlowId(slot));
         }
         taken
     }
