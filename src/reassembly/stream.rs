@@ -16,6 +16,8 @@
 //! A stream with a hole needs a [`Segments`] to hold what is behind it; without one it is a few
 //! words, and in-order data pass through from the frame.
 
+use std::hint::select_unpredictable;
+
 use super::segments::{Block, Hole, Piece, Pool, Segments};
 use crate::flow::observer::Verdict;
 use crate::time::Timestamp;
@@ -206,9 +208,11 @@ impl Stream {
         let ahead = u64::from(ack.wrapping_sub(self.next_seq));
         // Unscaled by the peer's real window on purpose: it is known only where the handshake
         // was seen. An acknowledgement alone skips nothing, it only lets the hole's clock run faster.
-        if self.state == State::Open && ahead <= limits.window_bytes.max(ACK_AHEAD_MAX) {
-            self.acked = self.acked.max(self.next.saturating_add(ahead));
-        }
+        let is_ahead =
+            (self.state == State::Open) & (ahead <= limits.window_bytes.max(ACK_AHEAD_MAX));
+        // No branch: who is ahead of what was seen, sender or receiver, changes with every packet.
+        let to = select_unpredictable(is_ahead, self.next.saturating_add(ahead), 0);
+        self.acked = self.acked.max(to);
     }
 
     /// Skips the holes that are over age.
