@@ -15,16 +15,17 @@ use super::entry::{
     is_skewed, nanos_or_many, touch,
 };
 use super::extra::{Extra, ExtraOf, Extras};
+use super::history::Mark;
 use super::observer::{FlowId, FlowObserver, Verdict};
 use super::packet::{Packet, Role};
 use super::stats::FlowStats;
 use super::table::{Inserted, NONE, PROBES_MAX, Table, tag};
-use super::tcp::{Seen, TcpState};
+use super::tcp::{Common, Seen, TcpState};
 use super::tracker::TrackerCounters;
 use super::wheel::{Class, Wheel};
 use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::frame::Frame;
-use crate::net::L4;
+use crate::net::{End, L4};
 use crate::obs::{Hooks, hook};
 use crate::pages::room;
 use crate::prefetch::prefetch;
@@ -200,7 +201,7 @@ impl<K: Copy + Eq> Flows<K> {
 
     /// Counts a packet that changes nothing but what is remembered for every packet: of a flow that has at least two,
     /// is not over, not to be reported and not behind the clock. `false`: it is of another kind, and nothing was changed.
-    #[inline]
+    #[inline(always)]
     fn account_common(&mut self, packet: &Packet<K>, slot: u32) -> bool {
         let Some(hot) = self.hot.get_mut(slot as usize) else { return false };
         let at = packet.end as usize;
@@ -217,17 +218,27 @@ impl<K: Copy + Eq> Flows<K> {
         if !is_common {
             return false;
         }
-        if let Some(tcp) = &packet.tcp
-            && !hot.track.observe_common(packet.end, tcp, packet.payload.wire)
-        {
-            return false;
+        if let Some(tcp) = &packet.tcp {
+            match hot.track.observe_common(packet.end, tcp, packet.payload.wire) {
+                Common::Yes => {}
+                Common::Marked(mark) => self.mark(slot, mark, packet.end),
+                Common::No => return false,
+            }
         }
+        // Taken once more: the cold half is not known to be another.
+        let hot = &mut self.hot[slot as usize];
         hot.packets[at] = packets;
         hot.bytes[at] += packet.wire_bytes;
         hot.last = last;
         self.counters.packets += u64::from(packet.frames);
         self.counters.bytes += packet.wire_bytes;
         true
+    }
+
+    /// A call: a flow has four of them at most for all its common packets.
+    #[inline(never)]
+    fn mark(&mut self, slot: u32, mark: Mark, end: End) {
+        self.cold[slot as usize].history.push(mark, end);
     }
 
     /// Accounts any packet.
@@ -269,10 +280,15 @@ impl<K: Copy + Eq> Flows<K> {
         if let Some(tcp) = &packet.tcp {
             let hot = &mut self.hot[slot as usize];
             // A second packet may be a common segment that was not asked yet.
-            let common = hot.packets_or_many() == 1
-                && hot.track.observe_common(packet.end, tcp, packet.payload.wire);
-            if !common && !self.observe_tcp(slot, packet, ears) {
-                return;
+            let common = match hot.packets_or_many() {
+                1 => hot.track.observe_common(packet.end, tcp, packet.payload.wire),
+                _ => Common::No,
+            };
+            match common {
+                Common::Yes => {}
+                Common::Marked(mark) => self.mark(slot, mark, packet.end),
+                Common::No if self.observe_tcp(slot, packet, ears) => {}
+                Common::No => return,
             }
         }
         self.count(slot, packet, now);

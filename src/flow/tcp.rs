@@ -77,6 +77,17 @@ pub enum Seen {
     NewConnection,
 }
 
+/// Whether a segment was one of those that everything is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Common {
+    /// It was, and changed nothing but what is remembered for every packet.
+    Yes,
+    /// It was, and the first of its kind: this is new in the history.
+    Marked(Mark),
+    /// It was not, and nothing was changed: use [`Track::observe`].
+    No,
+}
+
 /// What a plain segment says in a history.
 #[inline]
 const fn mark_of(payload: u32) -> Mark {
@@ -153,24 +164,31 @@ impl Track {
     }
 
     /// The segment that everything is made for: in order, nothing but ACK and PSH, the connection
-    /// established, nothing new in it. `false`: use [`observe`](Self::observe), nothing was changed.
+    /// established.
     #[inline]
-    pub fn observe_common(&mut self, end: End, tcp: &TcpHeader, payload: u32) -> bool {
+    pub fn observe_common(&mut self, end: End, tcp: &TcpHeader, payload: u32) -> Common {
         let at = end as usize;
         let known = (bit::SEQ_KNOWN | bit::ACK_KNOWN) << at;
-        let common = self.looks_common(end, tcp, payload)
+        let is_common = (self.state == TcpState::Established)
+            & tcp.is_plain()
             & (tcp.seq == self.seq_end[at])
             & (self.bits & known == known)
             & (tcp.window != 0);
-        if common {
-            self.seq_end[at] = tcp.seq.wrapping_add(payload);
-            if before(self.ack[at], tcp.ack) {
-                self.ack[at] = tcp.ack;
-            }
-            self.window[at] = tcp.window;
-            self.flags[at] = self.flags[at].union(tcp.flags);
+        if !is_common {
+            return Common::No;
         }
-        common
+        self.seq_end[at] = tcp.seq.wrapping_add(payload);
+        if before(self.ack[at], tcp.ack) {
+            self.ack[at] = tcp.ack;
+        }
+        self.window[at] = tcp.window;
+        self.flags[at] = self.flags[at].union(tcp.flags);
+        let mark = mark_of(payload);
+        if self.seen[at] & mark.bit() != 0 {
+            return Common::Yes;
+        }
+        self.seen[at] |= mark.bit();
+        Common::Marked(mark)
     }
 
     /// The first segment of a connection, by `end`.
