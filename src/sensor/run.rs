@@ -84,7 +84,9 @@ pub(super) fn outcome(figures: &Figures, ledger: &Ledger, end: &ReadEnd, stop: &
 }
 
 pub(super) fn report(summary: &Summary, board: &Board, outcome: Outcome) {
-    eprint!("{summary}");
+    // As one text: standard error has no buffer, and each piece would be a system call.
+    let text = summary.to_string();
+    eprint!("{text}");
     for (name, sink) in &board.sinks {
         if let Some(error) = sink.error() {
             tracing::error!(output = %name, %error, "records were dropped");
