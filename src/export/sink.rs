@@ -222,7 +222,8 @@ impl SinkHandle {
         }
         // A chunk that was handed over before it was full is one that somebody waits for.
         let queue = &self.shared.queue;
-        let pushed = if is_full(&chunk.bytes) { queue.push_without_hurry(chunk) } else { queue.push(chunk) };
+        let pushed =
+            if is_full(&chunk.bytes) { queue.push_without_hurry(chunk) } else { queue.push(chunk) };
         if let Err(chunk) = pushed {
             self.shared.drop_records(DropReason::WriteFailed, chunk.records);
         }
@@ -442,9 +443,8 @@ impl Pages {
 
     /// Takes out a chunk that is written in whole.
     fn pop_written(&mut self) -> Option<Chunk> {
-        let written = self.waiting.pop_front_if(|chunk| chunk.bytes.len() <= self.done)?;
-        self.done -= written.bytes.len();
-        Some(written)
+        self.done = self.done.checked_sub(self.waiting.front()?.bytes.len())?;
+        self.waiting.pop_front()
     }
 
     /// What is written of the first chunk.
@@ -552,7 +552,8 @@ mod tests {
         sink.finish();
         let writes = writes.0.lock().unwrap();
         // A machine that gave the other thread nothing to do for a while may have made it write what it had.
-        let aligned = writes.iter().filter(|write| write.len() as u64 % WRITE_BYTES == 0).count();
+        let aligned =
+            writes.iter().filter(|write| (write.len() as u64).is_multiple_of(WRITE_BYTES)).count();
         assert!(aligned > writes.len() / 2, "{aligned} of {}", writes.len());
         assert_eq!(writes.concat(), expected);
         assert_eq!(handle.counts().bytes, expected.len() as u64);

@@ -9,7 +9,8 @@ use super::fragments::{FragmentTable, Held, Placed};
 use super::hash::{HashKey, KeyHasher};
 use super::packet::{Packet, PacketSink, Role};
 use crate::decode::{
-    Fault, Layers, OnLayers, Payload, Transport, decode_any, decode_for, decode_quoted, decode_wider,
+    Fault, Layers, OnLayers, Payload, Transport, decode_any, decode_for, decode_quoted,
+    decode_wider,
 };
 use crate::frame::Frame;
 use crate::net::IpProto;
@@ -345,9 +346,7 @@ struct OneFrame<'a, 'f, E: FlowExtractor, H, P> {
     packets: &'a mut P,
 }
 
-impl<E: FlowExtractor, H: HashKey, P: PacketSink<E::Key>> OnLayers
-    for OneFrame<'_, '_, E, H, P>
-{
+impl<E: FlowExtractor, H: HashKey, P: PacketSink<E::Key>> OnLayers for OneFrame<'_, '_, E, H, P> {
     type Out = ();
 
     #[inline(always)]

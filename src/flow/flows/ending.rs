@@ -209,7 +209,8 @@ impl<K: Copy + Eq> Flows<K> {
         let until = if is_over { hot.last.plus_nanos(idle_ns) } else { self.clock };
         // A flow whose time is behind the clock is reported by its own packets.
         let is_told = is_over || hot.skew == 0;
-        let is_due = !matches!(hot.active_due, UNSET | NEVER) && from_coarse(hot.active_due) <= until;
+        let is_due =
+            !matches!(hot.active_due, UNSET | NEVER) && from_coarse(hot.active_due) <= until;
         if is_told && is_due {
             self.report(slot, ears);
         }
