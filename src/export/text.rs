@@ -17,18 +17,20 @@ pub struct Line {
     bytes: [u8; LINE_BYTES_MAX],
     len: usize,
     is_cut: bool,
-    /// The day that was put last, and its text: most times of a capture are of one day.
-    day: u64,
-    day_text: [u8; DAY_BYTES],
+    /// Seconds that were put lately, and their texts: flows that end one after the other ended in few of them.
+    seconds: [(u64, [u8; SECOND_BYTES]); SECONDS_KEPT],
 }
 
-/// `2024-05-01T`
-const DAY_BYTES: usize = 11;
+/// `2024-05-01T12:00:00.`
+const SECOND_BYTES: usize = 20;
+/// One for each remainder.
+const SECONDS_KEPT: usize = 16;
 
 impl Default for Line {
     fn default() -> Self {
-        let (bytes, day_text) = ([0; LINE_BYTES_MAX], day_text(0));
-        Self { bytes, len: 0, is_cut: false, day: 0, day_text }
+        // Of those that are not at their place none is asked for there.
+        let seconds = [(0, second_text(0)); SECONDS_KEPT];
+        Self { bytes: [0; LINE_BYTES_MAX], len: 0, is_cut: false, seconds }
     }
 }
 
@@ -144,18 +146,14 @@ impl Line {
     pub fn time(&mut self, time: Timestamp) {
         let nanos = time.as_nanos();
         let (secs, nanos) = (nanos / SECOND_NS, nanos % SECOND_NS);
-        let (day, of_day) = (secs / 86_400, secs % 86_400);
-        if day != self.day {
-            (self.day, self.day_text) = (day, day_text(day));
+        let (second, text) = &mut self.seconds[secs as usize % SECONDS_KEPT];
+        if *second != secs {
+            (*second, *text) = (secs, second_text(secs));
         }
-        let day_text = self.day_text;
-        self.put(&day_text);
-        let [h0, h1] = two_digits(of_day / 3600);
-        let [m0, m1] = two_digits(of_day / 60 % 60);
-        let [s0, s1] = two_digits(of_day % 60);
-        self.put(&[h0, h1, b':', m0, m1, b':', s0, s1, b'.']);
-        self.put(&nine_digits(nanos));
-        self.put(b"Z");
+        let text = *text;
+        self.put(&text);
+        let [n0, n1, n2, n3, n4, n5, n6, n7, n8] = nine_digits(nanos);
+        self.put(&[n0, n1, n2, n3, n4, n5, n6, n7, n8, b'Z']);
     }
 
     /// Nanoseconds as seconds with nine decimals: `1.500000000`.
@@ -252,12 +250,19 @@ fn longest_zero_run(groups: &[u16; 8]) -> std::ops::Range<usize> {
     if best.is_empty() { usize::MAX..usize::MAX } else { best }
 }
 
-/// Days since 1970-01-01, which end in the year 2554 with the nanoseconds of a timestamp.
-fn day_text(days: u64) -> [u8; DAY_BYTES] {
+/// Seconds since 1970-01-01, which end in the year 2554 with the nanoseconds of a timestamp.
+#[inline(never)]
+fn second_text(secs: u64) -> [u8; SECOND_BYTES] {
+    let (days, of_day) = (secs / 86_400, secs % 86_400);
     let (year, month, day) = civil(days);
     let [y0, y1, y2, y3] = four_digits(year as u32);
     let ([m0, m1], [d0, d1]) = (two_digits(month), two_digits(day));
-    [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T']
+    let [h0, h1] = two_digits(of_day / 3600);
+    let [i0, i1] = two_digits(of_day / 60 % 60);
+    let [s0, s1] = two_digits(of_day % 60);
+    [
+        y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', i0, i1, b':', s0, s1, b'.',
+    ]
 }
 
 /// Days since 1970-01-01 as year, month and day of the Gregorian calendar, counted in eras of 400
@@ -312,6 +317,24 @@ mod tests {
         assert_eq!(at(1_317_146_840, 497_541_000), "2011-09-27T18:07:20.497541000Z");
         assert_eq!(at(4_107_542_399, 999_999_999), "2100-02-28T23:59:59.999999999Z");
         assert_eq!(at(4_107_542_400, 0), "2100-03-01T00:00:00.000000000Z");
+    }
+
+    #[test]
+    fn a_second_that_was_put_before_reads_the_same() {
+        let mut line = Line::default();
+        // Some are kept, some take the place of others, some are asked for before any was put.
+        let of_turn = |turn: u64| 1_700_000_000 + turn * 7 % 41 + (turn % 3) * SECONDS_KEPT as u64;
+        for secs in (0..500).map(of_turn).chain(0..40) {
+            let time = Timestamp::new(secs, 5);
+            line.clear();
+            line.time(time);
+            let fresh = text(|out| out.time(time));
+            assert_eq!(line.as_bytes(), fresh.as_bytes());
+            assert!(fresh.ends_with(".000000005Z") && fresh.len() == 30);
+        }
+        line.clear();
+        line.time(Timestamp::new(16, 0));
+        assert_eq!(line.as_bytes(), b"1970-01-01T00:00:16.000000000Z");
     }
 
     #[test]

@@ -19,8 +19,9 @@ use crate::time::{Timestamp, duration_ns};
 /// Holes that one call of [`Reassembler::handle_timeout`] looks at.
 const TIMEOUTS_PER_CALL: usize = 256;
 
-/// The two streams of a flow.
+/// The two streams of a flow: two cache lines, of which each packet changes both.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Pair {
     /// By the [`End`] that sends them: who opened the conversation may be found out late, who
     /// sends may not.
@@ -261,8 +262,7 @@ impl<K: Copy, C: StreamSink<K>> FlowObserver<K> for Watching<'_, K, C> {
     fn prefetch_near(&self, flow: FlowId) {
         let place = self.reassembler.places.get(flow.0 as usize).and_then(|&n| n.checked_sub(1));
         if let Some(pair) = place.and_then(|place| self.reassembler.pairs.get(place as usize)) {
-            // Two lines, or three.
-            pair.streams.iter().for_each(prefetch);
+            prefetch(&pair.streams);
             prefetch(&pair.initiator_end);
         }
     }
