@@ -260,9 +260,7 @@ fn second_text(secs: u64) -> [u8; SECOND_BYTES] {
     let [h0, h1] = two_digits(of_day / 3600);
     let [i0, i1] = two_digits(of_day / 60 % 60);
     let [s0, s1] = two_digits(of_day % 60);
-    [
-        y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', i0, i1, b':', s0, s1, b'.',
-    ]
+    [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', i0, i1, b':', s0, s1, b'.']
 }
 
 /// Days since 1970-01-01 as year, month and day of the Gregorian calendar, counted in eras of 400

@@ -6,16 +6,11 @@ use crate::time::Timestamp;
 
 /// A frame with its key and hash; made by [`Ingest`](super::ingest::Ingest), eaten by
 /// [`FlowTracker::process_packets`](super::FlowTracker::process_packets).
-///
-/// Laid out by hand: two cache lines for a 5-tuple, and no word of the key in both of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C, align(64))]
 pub struct Packet<K> {
     /// The canonical key.
     pub key: K,
-    /// Index of the frame in the batch that it came from.
-    pub frame: u32,
-    /// The key's keyed hash.
+    /// Its keyed hash.
     pub hash: u64,
     /// When the (first) frame was captured.
     pub ts: Timestamp,
@@ -27,22 +22,25 @@ pub struct Packet<K> {
     /// How many frames: 1, or more for fragments that waited for their first one, or 0 for an
     /// [`Role::IcmpQuote`].
     pub frames: u32,
-    /// Where the transport payload is in the frame's bytes.
-    pub payload: Payload,
-    /// TCP header; `None` for every other protocol and for later fragments.
-    pub tcp: Option<TcpHeader>,
     /// Which end of the key sent it.
     pub end: End,
     /// What it means to the flow.
     pub role: Role,
     /// IP protocol; 0 without IP.
     pub proto: IpProto,
-    /// Whether it is an ICMP reply, whose key has the type of its request.
-    pub is_reply: bool,
     /// Outermost VLAN identifier plus one; 0 without a tag.
     pub vlan: u16,
+    /// Whether it is an ICMP reply, whose key has the type of its request.
+    pub is_reply: bool,
+    /// TCP header; `None` for every other protocol and for later fragments.
+    pub tcp: Option<TcpHeader>,
+    /// Where the transport payload is in the frame's bytes.
+    pub payload: Payload,
+    /// Index of the frame in the batch that it came from.
+    pub frame: u32,
 }
 
+// Two cache lines. Their order is the compiler's: with the key in front, in one line, a tracker took 5 ns more of packets that come from memory.
 const _: () = assert!(size_of::<Packet<super::key::FlowKey>>() == 128);
 
 /// Where an [`Ingest`](super::ingest::Ingest) puts its packets: appended to a list, or dealt to workers at once.
