@@ -7,8 +7,8 @@
 use std::time::Instant;
 
 use super::jsonl::{self, Outcome};
-use super::sink::{CHUNK_BYTES, Chunk, SinkHandle};
-use super::text::{LINE_BYTES_MAX, Line};
+use super::sink::{Chunk, SinkHandle};
+use super::text::Line;
 use crate::event::{EndReason, EventSink, FlowEvent};
 use crate::flow::{FlowKey, FlowStats};
 use crate::net::L4;
@@ -113,7 +113,7 @@ impl RecordWriter {
         debug_assert!(!self.line.is_cut(), "a test holds the longest record to the line's room");
         self.chunk.bytes.extend_from_slice(self.line.as_bytes());
         self.chunk.records += 1;
-        if self.chunk.bytes.len() + LINE_BYTES_MAX > CHUNK_BYTES {
+        if self.chunk.is_full() {
             self.flush();
         }
     }

@@ -20,7 +20,7 @@ use super::queue::{Queue, Taken};
 use super::text::LINE_BYTES_MAX;
 
 /// Size of a buffer of records: about one write.
-pub const CHUNK_BYTES: usize = 128 * 1024;
+const CHUNK_BYTES: usize = 128 * 1024;
 
 /// Files are written in pieces that begin and end at a multiple of this: the kernel then takes up the pages of each
 /// together, which takes two thirds of the time.
@@ -39,6 +39,13 @@ pub struct Chunk {
     pub bytes: Vec<u8>,
     /// How many records.
     pub records: u64,
+}
+
+impl Chunk {
+    /// Whether there may be no room in it for another record.
+    pub fn is_full(&self) -> bool {
+        self.bytes.len() + LINE_BYTES_MAX > CHUNK_BYTES
+    }
 }
 
 /// Why records were dropped instead of written.
@@ -223,7 +230,7 @@ impl SinkHandle {
         // A chunk that was handed over before it was full is one that somebody waits for.
         let queue = &self.shared.queue;
         let pushed =
-            if is_full(&chunk.bytes) { queue.push_without_hurry(chunk) } else { queue.push(chunk) };
+            if chunk.is_full() { queue.push_without_hurry(chunk) } else { queue.push(chunk) };
         if let Err(chunk) = pushed {
             self.shared.drop_records(DropReason::WriteFailed, chunk.records);
         }
@@ -297,7 +304,7 @@ impl Shared {
                 }
             }
             let (chunk, until) = match taken {
-                Taken::Item(chunk) if is_full(&chunk.bytes) => (chunk, Until::Boundary),
+                Taken::Item(chunk) if chunk.is_full() => (chunk, Until::Boundary),
                 Taken::Item(chunk) => (chunk, Until::End),
                 // What was held back has waited for long enough.
                 Taken::Nothing => (Chunk::default(), Until::End),
@@ -451,11 +458,6 @@ impl Pages {
     fn written(&self) -> impl Iterator<Item = &u8> {
         self.waiting.iter().take(1).flat_map(|chunk| &chunk.bytes[..self.done])
     }
-}
-
-/// Whether a buffer was handed over because there was no room left in it.
-fn is_full(bytes: &[u8]) -> bool {
-    bytes.len() + LINE_BYTES_MAX > CHUNK_BYTES
 }
 
 /// Not made anew: when nobody moved it, what was written stays.
