@@ -3,7 +3,9 @@
 //! Contract: a fixed number of buckets, at most two thirds full, never rehashed; erasing shifts the
 //! rest of the cluster back, so there are no tombstones and no pause. The table knows tags and
 //! slots only: keys live in the caller's slab, and the caller says whether a slot's key is the one.
-//! No entry is further than [`PROBES_MAX`] buckets from its home, so that no search is longer.
+//! No entry is further than [`PROBES_MAX`] buckets from its home, so that no search is longer. Nor is more than
+//! [`SHIFTS_MAX`] buckets of a cluster shifted back: where somebody made one that is longer, a stone is left in it, which the next
+//! entry takes away.
 //!
 //! hashbrown's `HashTable` was considered: it erases by tombstone and then rehashes everything in
 //! place when they pile up, which at a million flows stops the world for tens of milliseconds.
@@ -28,6 +30,18 @@ impl Bucket {
     #[inline]
     fn is_empty(self) -> bool {
         self.0 == 0
+    }
+
+    /// What is left at `index` of an entry that is gone while others behind it are not. Its tag's home is the next bucket, so
+    /// that no search for it comes by.
+    fn stone(index: u32) -> Self {
+        Self(u64::from(index.wrapping_add(1)) << 32 | u64::from(STONE))
+    }
+
+    /// Whether an entry may be put here.
+    #[inline]
+    fn is_free(self) -> bool {
+        self.is_empty() || self.0 as u32 == STONE
     }
 
     #[inline]
@@ -55,6 +69,13 @@ pub fn tag(hash: u64) -> u32 {
 /// Buckets that a search looks at before it gives up: 4 KiB. With a hash that nobody can aim at and a table
 /// two thirds full, one search in 10^15 is as long.
 pub const PROBES_MAX: u32 = 512;
+
+/// Buckets that are looked at to close the gap of an entry that is gone. The longest cluster that chance makes in a million flows
+/// is a tenth of it.
+const SHIFTS_MAX: u32 = 4 * PROBES_MAX;
+
+/// In the place of a slot: more than any, for they are less than 2^30.
+const STONE: u32 = u32::MAX;
 
 /// What became of a slot that was to be added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -167,7 +188,7 @@ impl Table {
         }
         for probe in 0..PROBES_MAX {
             let index = tag.wrapping_add(probe);
-            if self.at(index).is_empty() {
+            if self.at(index).is_free() {
                 self.buckets[(index & self.mask) as usize] = Bucket::new(tag, slot);
                 self.len += 1;
                 return Inserted::Done;
@@ -188,26 +209,38 @@ impl Table {
 
     /// Takes a slot out; `false` when it is not there.
     pub fn remove(&mut self, tag: u32, slot: u32) -> bool {
+        self.remove_within(tag, slot, SHIFTS_MAX)
+    }
+
+    /// The same, having looked at so many buckets behind it.
+    #[inline]
+    fn remove_within(&mut self, tag: u32, slot: u32, shifts_max: u32) -> bool {
         let gone = Bucket::new(tag, slot);
-        let mut hole = tag;
-        loop {
-            let bucket = self.at(hole);
+        for probe in 0..PROBES_MAX {
+            let index = tag.wrapping_add(probe);
+            let bucket = self.at(index);
             if bucket == gone {
-                break;
+                self.close_gap(index, shifts_max);
+                self.len -= 1;
+                return true;
             }
             if bucket.is_empty() {
-                return false;
+                break;
             }
-            hole = hole.wrapping_add(1);
         }
-        // Knuth's algorithm R: whatever may not be passed over on the way from its home moves into
-        // the hole, which moves on.
-        let mut next = hole;
-        loop {
-            next = next.wrapping_add(1);
+        false
+    }
+
+    /// Knuth's algorithm R: whatever may not be passed over on the way from its home moves into the hole, which moves on.
+    #[inline]
+    fn close_gap(&mut self, gap: u32, shifts_max: u32) {
+        let mut hole = gap;
+        for shift in 1..=shifts_max {
+            let next = gap.wrapping_add(shift);
             let bucket = self.at(next);
             if bucket.is_empty() {
-                break;
+                self.buckets[(hole & self.mask) as usize] = Bucket::EMPTY;
+                return;
             }
             let from_home = next.wrapping_sub(bucket.tag()) & self.mask;
             let from_hole = next.wrapping_sub(hole) & self.mask;
@@ -216,9 +249,7 @@ impl Table {
                 hole = next;
             }
         }
-        self.buckets[(hole & self.mask) as usize] = Bucket::EMPTY;
-        self.len -= 1;
-        true
+        self.buckets[(hole & self.mask) as usize] = Bucket::stone(hole);
     }
 }
 
@@ -288,7 +319,65 @@ mod tests {
         assert_eq!(table.insert(7, 0), Inserted::InPlaceOf(9000));
     }
 
+    /// A cluster that is longer than a removal looks at, as if somebody knew where keys go.
+    #[test]
+    fn a_removal_looks_at_a_bounded_part_of_a_long_cluster() {
+        let len = SHIFTS_MAX + 100;
+        let mut table = Table::new(2 * len as usize);
+        // Each but the first is one bucket from its home.
+        assert_eq!(table.insert(0, len), Inserted::Done);
+        for slot in 0..len {
+            assert_eq!(table.insert(slot, slot), Inserted::Done);
+        }
+        let full = |table: &Table| table.buckets.iter().filter(|bucket| !bucket.is_empty()).count();
+        let before = full(&table);
+        assert!(table.remove(0, len));
+        assert_eq!((full(&table), table.len()), (before, before - 1), "a stone is left");
+        for slot in 0..len {
+            assert_eq!(table.find(slot, |_| true), Some(slot));
+        }
+        // The next entry that comes by takes its place.
+        assert_eq!(table.insert(SHIFTS_MAX - 10, len), Inserted::Done);
+        assert_eq!(full(&table), before);
+    }
+
     proptest! {
+        /// Tags so close to each other that all are one cluster, and removals that look at next to nothing of it.
+        #[test]
+        fn stones_are_passed_over_and_taken_away(
+            ops in prop::collection::vec((any::<bool>(), 0..60u32, 0..40u32), 0..400),
+            shifts_max in 1..6u32,
+        ) {
+            // More buckets than a search looks at: none comes around to what it would not come by.
+            let mut table = Table::new(PROBES_MAX as usize);
+            let mut oracle: BTreeMap<u32, u32> = BTreeMap::new();
+            for (add, slot, tag) in ops {
+                if add {
+                    if !oracle.contains_key(&slot) {
+                        prop_assert_eq!(table.insert(tag, slot), Inserted::Done);
+                        oracle.insert(slot, tag);
+                    }
+                } else if let Some(tag) = oracle.remove(&slot) {
+                    prop_assert!(table.remove_within(tag, slot, shifts_max));
+                } else {
+                    prop_assert!(!table.remove_within(tag, slot, shifts_max));
+                }
+                prop_assert_eq!(table.len(), oracle.len());
+                for tag in 0..40 {
+                    let mut expected: Vec<u32> =
+                        oracle.iter().filter(|(_, t)| **t == tag).map(|(slot, _)| *slot).collect();
+                    let mut found = Vec::new();
+                    let _ = table.find(tag, |slot| {
+                        found.push(slot);
+                        false
+                    });
+                    found.sort_unstable();
+                    expected.sort_unstable();
+                    prop_assert_eq!(found, expected);
+                }
+            }
+        }
+
         /// Few tags, so that clusters collide, overlap and wrap.
         #[test]
         fn behaves_like_a_map(ops in prop::collection::vec((any::<bool>(), 0..24u32, any::<u8>()), 0..400)) {
