@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Flow records from files: flowscope against the tools that Debian 12 has, in one run.
+# Flow records from files: flowscope against what package managers here have, in one run.
 #
 #   bench/peers.sh [--data DIR] [--runs N] [--core N] [--peers "LIST"] [--install] [--out DIR]
 #                  [--unstable] [--scale X] [--assert] [--note TEXT]
@@ -12,13 +12,15 @@
 #   --data DIR     where the workloads are, or are made (default bench/data)
 #   --runs N       runs of each tool on each workload (default 5)
 #   --core N       the core (default 1)
-#   --peers LIST   of: tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata ipfixprobe yaf zeek tshark (default: all);
-#                  NAME@unstable is that of --unstable
+#   --peers LIST   of: tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata ipfixprobe yaf zeek tshark nfstream flowscope-crate
+#                  (default: all); NAME@unstable is that of --unstable
 #   --install      install those that apt-get knows first (Debian 12: all up to ndpiReader, and tshark; suricata where
-#                  its backports are among the sources)
+#                  its backports are among the sources); nfstream by pip into bench/data/nfstream; and build flowscope-crate, which is the
+#                  library that others publish under that name, by cargo in bench/data/flowscope-crate. With it the two are also compared
+#                  as libraries: frames in memory, tracked and nothing else
 #   --unstable     nfpcapd and suricata of Debian unstable as well, for they are newer there: unpacked into
 #                  bench/data/unstable the first time (debootstrap; takes root), run by their own loader
-#   --out DIR      where peers.csv, peers.md and peers.svg go (default bench/runs/DATE)
+#   --out DIR      where peers.csv, memory.csv, peers.md and peers.svg go (default bench/runs/DATE)
 #   --scale X      smaller workloads, to try the script; figures are then worth nothing
 #   --assert       fail when flowscope is below 5 times nfpcapd on a workload
 #   --note TEXT    put into peers.md
@@ -29,7 +31,7 @@ failed_code=2
 data=$root/bench/data
 runs=5
 core=1
-peers="tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata ipfixprobe yaf zeek tshark"
+peers="tcpdump nfpcapd softflowd argus pmacctd ndpiReader suricata ipfixprobe yaf zeek tshark nfstream flowscope-crate"
 out=$root/bench/runs/$(date +%F)
 scale=1
 install=no
@@ -40,6 +42,30 @@ ratio_min=5
 
 options "install unstable assert" "data runs core peers out scale note" "$@"
 
+# A package of its own, outside of ours: the two have one name.
+install_crate() {
+    local crate=$data/flowscope-crate
+    mkdir -p "$crate/src"
+    cp "$root/bench/peers/flowscope-crate.rs" "$crate/src/main.rs"
+    cat >"$crate/Cargo.toml" <<TOML
+[package]
+name = "flowscope-crate"
+version = "0.0.0"
+edition = "2024"
+
+[dependencies]
+flowscope = { version = "=0.26.0", features = ["pcap", "emit-ndjson"] }
+
+[profile.release]
+lto = "fat"
+codegen-units = 1
+
+[workspace]
+TOML
+    # It asks for a newer compiler than it needs.
+    (cd "$crate" && CARGO_TARGET_DIR=$crate/target cargo build --quiet --release --ignore-rust-version)
+}
+
 if [ "$install" = yes ]; then
     [ "$(id -u)" = 0 ] || die "--install wants root"
     apt-get -qq update
@@ -48,12 +74,16 @@ if [ "$install" = yes ]; then
         DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$package" >/dev/null 2>&1 ||
             echo "peers.sh: apt-get has no $package here" >&2
     done
+    mkdir -p "$data"
+    python3 -m venv "$data/nfstream" && "$data/nfstream/bin/pip" --quiet install nfstream==6.6.0 ||
+        echo "peers.sh: pip has no nfstream here (python3-venv is needed)" >&2
+    install_crate || echo "peers.sh: cargo has no flowscope-crate here" >&2
 fi
 [ -x /usr/bin/time ] || die "GNU time is missing: apt-get install time"
 command -v taskset >/dev/null || die "taskset is missing: apt-get install util-linux"
 
 cd "$root"
-cargo build --quiet --release --features sensor --bin flowscope --example generate
+cargo build --quiet --release --features sensor --bin flowscope --example generate --example instructions
 target=${CARGO_TARGET_DIR:-$root/target}/release
 mkdir -p "$data" "$out"
 for workload in A B C; do
@@ -80,6 +110,18 @@ fi
 # Sets `program`: how a tool is started; false if it is not here.
 find_program() {
     local found
+    case $1 in
+    nfstream)
+        program=("$data/nfstream/bin/python" "$root/bench/peers/by_nfstream.py")
+        [ -x "${program[0]}" ]
+        return
+        ;;
+    flowscope-crate)
+        program=("$data/flowscope-crate/target/release/flowscope-crate")
+        [ -x "${program[0]}" ]
+        return
+        ;;
+    esac
     if [ "${1%@unstable}" = "$1" ]; then
         found=$(command -v "$1") && program=("$found")
         return
@@ -109,6 +151,8 @@ version() {
     flowscope) text=$("$target/flowscope" --version) ;;
     reassembling) text="flowscope with \`--reassemble\`: every TCP stream put in order" ;;
     nfpcapd*) text="$1 (nfdump) $("${program[@]}" -V 2>&1 | sed -n 's/.*Version: \([^ ]*\).*/\1/p')" ;;
+    nfstream) text="nfstream $("${program[0]}" -c 'import nfstream; print(nfstream.__version__)')" ;;
+    flowscope-crate) text="flowscope-crate: the library published as flowscope, $(sed -n 's/^flowscope = .*"=\([^"]*\)".*/\1/p' "$data/flowscope-crate/Cargo.toml")" ;;
     suricata*) text="$1: $("${program[@]}" -V 2>&1 | head -n 1)" ;;
     *) text="$1 $(dpkg-query -W -f '${Version}' "$(dpkg-query -S "${program[0]}" | cut -d: -f1)")" ;;
     esac
@@ -157,6 +201,8 @@ CONF
     yaf) command=("${program[@]}" --in "$file" --out "$dir/records.ipfix" --max-flows $((flows * 2 + 1000))) ;;
     zeek) command=("${program[@]}" --bare-mode -C -r "$file" base/protocols/conn "Log::default_logdir=$dir") ;;
     tshark) command=("${program[@]}" -n -r "$file" -q -o tcp.analyze_sequence_numbers:false -z "conv,tcp" -z "conv,udp") ;;
+    nfstream) command=("${program[@]}" "$file" "$dir/records.csv") ;;
+    flowscope-crate) command=("${program[@]}" records "$file" $((flows + flows / 10)) "$dir/records.jsonl") ;;
     suricata)
         cat >"$dir/suricata.yaml" <<YAML
 %YAML 1.1
@@ -244,9 +290,30 @@ for workload in A B C; do
     done
 done
 
+# Libraries alone: frames in memory, in turns.
+memory=$out/memory.csv
+rm -f "$memory"
+in_memory() { # workload
+    local flows run
+    flows=$(known "$1" flows)
+    find_program flowscope-crate
+    for ((run = 1; run <= runs; run++)); do
+        {
+            taskset -c "$core" "$target/examples/instructions" process "$1" --scale "$scale" |
+                awk -v w="$1" -v r="$run" '{ print w ",flowscope," r "," $NF }'
+            taskset -c "$core" "${program[@]}" memory "$data/$1.pcap" $((flows + flows / 10)) 1 |
+                awk -v w="$1" -v r="$run" '{ print w ",flowscope-crate," r "," $NF }'
+        } >>"$memory"
+    done
+}
+if [[ " ${tools[*]} " == *" flowscope-crate "* ]]; then
+    echo "workload,library,run,ns" >"$memory"
+    for workload in A B C; do in_memory "$workload"; done
+fi
+
 # Medians, and the ratio of flowscope to each tool.
-median() { # workload, tool, column
-    awk -F, -v w="$1" -v t="$2" -v c="$3" '$1 == w && $2 == t { print $c }' "$csv" | sort -g |
+median() { # workload, tool, column, file if not peers.csv
+    awk -F, -v w="$1" -v t="$2" -v c="$3" '$1 == w && $2 == t { print $c }' "${4:-$csv}" | sort -g |
         awk '{ v[NR] = $1 } END { if (NR) print (NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2) }'
 }
 
@@ -281,6 +348,17 @@ failed=no
     echo "pmacctd is measured by its processor time, for it sleeps. zeek and ndpiReader are told to look at no more than they must."
     echo "tcpdump only reads (\`-w /dev/null\`) and keeps no flows: a bound, not a peer."
     echo "Peers run with their defaults, but for sizes that let them keep all flows (see the script)."
+    if [ -e "$memory" ]; then
+        echo
+        echo "As libraries, without files and records: nanoseconds to decode and track a frame that is in memory."
+        echo
+        echo "| workload | flowscope | the library published as flowscope | times |"
+        echo "|---|---|---|---|"
+        for workload in A B C; do
+            awk -v w="$workload" -v o="$(median "$workload" flowscope 4 "$memory")" -v x="$(median "$workload" flowscope-crate 4 "$memory")" \
+                'BEGIN { printf "| %s | %.1f | %.1f | %.1f× |\n", w, o, x, x / o }'
+        done
+    fi
 } >"$out/peers.md"
 "$root/bench/peers_plot.py" <"$csv" >"$out/peers.svg"
 cat "$out/peers.md"
