@@ -260,14 +260,6 @@ measure() { # workload, tool, run
         >>"$csv"
 }
 
-# How a file came into the page cache decides the size of its pieces there, and with it a tenth of a fast reader's time: out with
-# what there is, and in again as from a disk.
-into_cache() {
-    sync "$1"
-    dd if="$1" iflag=nocache count=0 status=none
-    cat "$1" >/dev/null
-}
-
 for workload in A B C; do
     into_cache "$data/$workload.pcap"
     turns=("${tools[@]}")

@@ -146,9 +146,7 @@ for workload in $workloads; do
     file=$work/long.pcap
     repeated "$workload" >"$file"
     # In again as from a disk, and one run that does not count: free memory goes back to the host.
-    sync "$file"
-    dd if="$file" iflag=nocache count=0 status=none
-    cat "$file" >/dev/null
+    into_cache "$file"
     apart "$workload"
     for ((run = 1; run <= runs; run++)); do
         timed "$workload" workers-1 "$run" replay "$with" "$workload" one --workers 1

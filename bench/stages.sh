@@ -91,7 +91,7 @@ run_time() { # workload
     local flows frames begin end run
     frames=$(sed -n 's/.*"packets": \([0-9]*\),*/\1/p' "$data/$1.json")
     flows=$(sed -n 's/.*"flows": \([0-9]*\),*/\1/p' "$data/$1.json")
-    cat "$data/$1.pcap" >/dev/null
+    into_cache "$data/$1.pcap"
     for ((run = 0; run < runs; run++)); do
         replay "$data/$1.pcap" $((flows + flows / 10))
         begin=${EPOCHREALTIME/./}

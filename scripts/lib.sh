@@ -105,3 +105,11 @@ need_rust() {
     have=$(cargo --version | sed 's/^cargo \([0-9]*\)\.\([0-9]*\).*/\1 \2/')
     [ "${have% *}" -gt 1 ] || [ "${have#* }" -ge 88 ] || die "cargo 1.${have#* } is too old: 1.88 or newer is needed"
 }
+
+# into_cache FILE: how a file came into the page cache decides the size of its pieces there, which also become smaller within the hour, and
+# with it a tenth to a third of a fast reader's time: out with what there is, and in again as from a disk.
+into_cache() {
+    sync "$1"
+    dd if="$1" iflag=nocache count=0 status=none
+    cat "$1" >/dev/null
+}
