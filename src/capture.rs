@@ -24,6 +24,7 @@ pub mod pcap_live;
 pub mod shunt;
 pub mod write;
 
+mod cached;
 #[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
 mod ebpf;
 #[cfg(all(any(feature = "af-packet", feature = "pcap-live"), target_os = "linux"))]

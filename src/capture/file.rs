@@ -36,13 +36,13 @@ impl Default for OpenOptions {
 }
 
 impl OpenOptions {
-    /// The defaults: files are mapped where that is safe.
+    /// The defaults: files are mapped where that is safe, and quick.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Whether regular files that are not compressed may be mapped (the default), or are always read. A map saves the
-    /// kernel's copy of every byte.
+    /// kernel's copy of every byte of a file that is in the page cache; others are read, for that is how the kernel reads ahead best.
     ///
     /// Truncating a file that is mapped ends the process that mapped it (SIGBUS). So files are mapped only under a read
     /// lease (Linux; the file is ours, or CAP_LEASE; nobody has it open for writing): who wants to write then waits for

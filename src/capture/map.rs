@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use memmap2::Mmap;
 
+use super::cached;
 use crate::prefetch::prefetch;
 
 /// How much is made ready at a time: one system call, and no page faults in between.
@@ -75,7 +76,8 @@ impl Drop for Lease {
 }
 
 impl Map {
-    /// Maps all of `file`. `Err` gives it back when that is not safe, or cannot be done.
+    /// Maps all of `file`. `Err` gives it back when that is not safe, cannot be done, or is slower than reading: what is to come from
+    /// a disk comes sooner to who reads.
     pub(super) fn new(file: File) -> Result<Self, File> {
         if lease::take(&file).is_err() {
             return Err(file);
@@ -90,7 +92,7 @@ impl Map {
         //   every parser over these bytes takes each field out once, by value, checks the value it took, and bounds
         //   every slice by the map's length: changed bytes would give wrong frames, not bad accesses.
         match unsafe { Mmap::map(&file) } {
-            Ok(bytes) => {
+            Ok(bytes) if cached::is_cached(&bytes) => {
                 let leased = Leased {
                     bytes,
                     lease: Lease(file),
@@ -99,7 +101,7 @@ impl Map {
                 };
                 Ok(Self::view(Arc::new(leased)))
             }
-            Err(_) => {
+            _ => {
                 // What cannot be given back goes with the file.
                 let _ = lease::give_back(&file);
                 Err(file)

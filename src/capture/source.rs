@@ -4,7 +4,7 @@
 //! them itself and asks for [`Source::more`] when a record is not whole. A buffer never grows past
 //! [`WANTED_BYTES_MAX`], whatever the input says. What is compressed is known by its first bytes, not its name.
 //!
-//! Only uncompressed regular files are mapped, and only where that is [safe](super::map); who maps asks for
+//! Only uncompressed regular files that are in the page cache are mapped, and only where that is [safe](super::map); who maps asks for
 //! [`Source::advance`] before it looks at bytes. A file that grows is read as far as it went when it was opened.
 
 use std::fs::File;
@@ -13,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::cached;
 use super::map::Map;
 use super::pcapng::BLOCK_BYTES_MAX;
 use super::unpack::Unpack;
@@ -83,6 +84,7 @@ impl Source {
 
     /// A regular file that is not compressed, from its beginning, wherever others are in it.
     fn plain(file: Arc<File>, total: Option<u64>) -> io::Result<Self> {
+        cached::read_in_order(&file);
         let from = Place { file: Arc::clone(&file), at: 0 };
         Ok(Self { file: Some(file), ..Self::stream(&[], Box::new(from), total)? })
     }

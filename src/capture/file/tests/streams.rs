@@ -212,6 +212,36 @@ fn open_mapped(path: &Path) -> Option<CaptureFiles> {
     None
 }
 
+/// What is to come from a disk is read, and then it is in the page cache.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_is_not_in_the_page_cache_is_read_and_then_mapped() {
+    let directory = Directory::new("cold");
+    let whole = plain(100_000);
+    let path = directory.file("plain", &whole);
+    if open_mapped(&path).is_none() {
+        return;
+    }
+    let said = |command: &mut std::process::Command| {
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{command:?}: {output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let kind = said(std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(&path));
+    if kind.trim() == "tmpfs" {
+        assert!(std::env::var_os("CI").is_none(), "the file is in memory");
+        eprintln!("SKIPPED: this file system is in memory, so that nothing comes from a disk");
+        return;
+    }
+    std::fs::File::open(&path).unwrap().sync_all().unwrap();
+    let from = format!("if={}", path.display());
+    said(std::process::Command::new("dd").args([&from, "iflag=nocache", "count=0", "status=none"]));
+    let cold = CaptureFiles::open(&[&path], OpenOptions::new()).unwrap();
+    assert!(!cold.readers[0].source.is_mapped());
+    assert_eq!(drained(cold), held(whole));
+    assert!(open_mapped(&path).is_some());
+}
+
 /// A file of several windows: who is ahead makes pages ready for the others, and who is last lets go of them.
 #[cfg(target_os = "linux")]
 #[test]
