@@ -227,7 +227,7 @@ def row_of(stage, ns, values, limit):
         if isinstance(value, tuple):
             low, high = (f"{bound:.1f}" for bound in value)
             return low if low == high else f"{low} to {high}"
-        return value if isinstance(value, str) else "" if value is None else f"{value:.{digits}f}"
+        return value if isinstance(value, str) else "" if value is None else f"{value:z.{digits}f}"
 
     return f"| {stage} | {number(ns)} | {number(values[0], 0)} | {number(values[1], 2)} | {number(values[2], 2)} | {number(limit)} |"
 

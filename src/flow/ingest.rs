@@ -21,7 +21,7 @@ use crate::time::{Timestamp, duration_ns};
 const FRAMES_AHEAD: usize = 8;
 
 /// Frames that are no further apart on average are close.
-const CLOSE_BYTES: usize = 128;
+const CLOSE_BYTES: usize = 96;
 
 /// Ethernet, IPv4, and TCP without options: what is looked at of nearly every frame.
 const HEADERS_BYTES: usize = 14 + 20 + 20;
