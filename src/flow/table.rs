@@ -72,7 +72,7 @@ pub const PROBES_MAX: u32 = 512;
 
 /// Buckets that are looked at to close the gap of an entry that is gone. The longest cluster that chance makes in a million flows
 /// is a tenth of it.
-const SHIFTS_MAX: u32 = 4 * PROBES_MAX;
+pub const SHIFTS_MAX: u32 = 4 * PROBES_MAX;
 
 /// In the place of a slot: more than any, for they are less than 2^30.
 const STONE: u32 = u32::MAX;
@@ -267,6 +267,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::collections::btree_map::Entry;
 
     #[test]
     fn a_full_table_refuses_and_still_finds() {
@@ -353,9 +354,9 @@ mod tests {
             let mut oracle: BTreeMap<u32, u32> = BTreeMap::new();
             for (add, slot, tag) in ops {
                 if add {
-                    if !oracle.contains_key(&slot) {
+                    if let Entry::Vacant(place) = oracle.entry(slot) {
                         prop_assert_eq!(table.insert(tag, slot), Inserted::Done);
-                        oracle.insert(slot, tag);
+                        place.insert(tag);
                     }
                 } else if let Some(tag) = oracle.remove(&slot) {
                     prop_assert!(table.remove_within(tag, slot, shifts_max));
