@@ -1,11 +1,11 @@
 //! Key → slot: open addressing with linear probing over 8-byte buckets.
 //!
 //! Contract: a fixed number of buckets, at most two thirds full, never rehashed; erasing shifts the
-//! rest of the cluster back, so there are no tombstones and no pause. The table knows tags and
+//! rest of the cluster back, so there are no tombstones that pile up, and no pause. The table knows tags and
 //! slots only: keys live in the caller's slab, and the caller says whether a slot's key is the one.
-//! No entry is further than [`PROBES_MAX`] buckets from its home, so that no search is longer. Nor is more than
-//! [`SHIFTS_MAX`] buckets of a cluster shifted back: where somebody made one that is longer, a stone is left in it, which the next
-//! entry takes away.
+//! No entry is further than [`PROBES_MAX`] buckets from its home, so that no search is longer; and erasing looks at no more than
+//! [`SHIFTS_MAX`] buckets. Only in a cluster that is longer, as somebody makes it who knows the hash, a stone is left, which the next
+//! entry that comes by takes away.
 //!
 //! hashbrown's `HashTable` was considered: it erases by tombstone and then rehashes everything in
 //! place when they pile up, which at a million flows stops the world for tens of milliseconds.
@@ -32,16 +32,21 @@ impl Bucket {
         self.0 == 0
     }
 
-    /// What is left at `index` of an entry that is gone while others behind it are not. Its tag's home is the next bucket, so
-    /// that no search for it comes by.
+    /// What is left at `index` of an entry that is gone while others behind it are not. Its tag's home is the next bucket: no
+    /// search for that tag comes by, and it may always move.
     fn stone(index: u32) -> Self {
         Self(u64::from(index.wrapping_add(1)) << 32 | u64::from(STONE))
+    }
+
+    #[inline]
+    fn is_stone(self) -> bool {
+        self.0 as u32 == STONE
     }
 
     /// Whether an entry may be put here.
     #[inline]
     fn is_free(self) -> bool {
-        self.is_empty() || self.0 as u32 == STONE
+        self.is_empty() || self.is_stone()
     }
 
     #[inline]
@@ -245,7 +250,8 @@ impl Table {
             let from_home = next.wrapping_sub(bucket.tag()) & self.mask;
             let from_hole = next.wrapping_sub(hole) & self.mask;
             if from_home >= from_hole {
-                self.buckets[(hole & self.mask) as usize] = bucket;
+                let moved = if bucket.is_stone() { Bucket::stone(hole) } else { bucket };
+                self.buckets[(hole & self.mask) as usize] = moved;
                 hole = next;
             }
         }
@@ -364,6 +370,10 @@ mod tests {
                     prop_assert!(!table.remove_within(tag, slot, shifts_max));
                 }
                 prop_assert_eq!(table.len(), oracle.len());
+                // Each stone is one bucket before its home, however often it moved.
+                for (index, bucket) in (0..).zip(&table.buckets).filter(|(_, bucket)| bucket.is_stone()) {
+                    prop_assert_eq!(bucket.tag() & table.mask, (index + 1) & table.mask);
+                }
                 for tag in 0..40 {
                     let mut expected: Vec<u32> =
                         oracle.iter().filter(|(_, t)| **t == tag).map(|(slot, _)| *slot).collect();
@@ -374,6 +384,7 @@ mod tests {
                     });
                     found.sort_unstable();
                     expected.sort_unstable();
+                    prop_assert_eq!(table.peek(tag) == NONE, expected.is_empty());
                     prop_assert_eq!(found, expected);
                 }
             }
