@@ -66,6 +66,7 @@ impl Source {
     /// The file at `path`, mapped if it may be and can be.
     pub(super) fn open(path: &Path, mmap: bool) -> io::Result<Self> {
         let mut file = File::open(path)?;
+        cached::read_in_order(&file);
         let metadata = file.metadata()?;
         let total = metadata.is_file().then_some(metadata.len());
         let (first, found) = first_bytes(&mut file)?;
@@ -84,7 +85,6 @@ impl Source {
 
     /// A regular file that is not compressed, from its beginning, wherever others are in it.
     fn plain(file: Arc<File>, total: Option<u64>) -> io::Result<Self> {
-        cached::read_in_order(&file);
         let from = Place { file: Arc::clone(&file), at: 0 };
         Ok(Self { file: Some(file), ..Self::stream(&[], Box::new(from), total)? })
     }
