@@ -74,7 +74,6 @@ if [ "$install" = yes ]; then
         DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$package" >/dev/null 2>&1 ||
             echo "peers.sh: apt-get has no $package here" >&2
     done
-    mkdir -p "$data"
     python3 -m venv "$data/nfstream" && "$data/nfstream/bin/pip" --quiet install nfstream==6.6.0 ||
         echo "peers.sh: pip has no nfstream here (python3-venv is needed)" >&2
     install_crate || echo "peers.sh: cargo has no flowscope-crate here" >&2
@@ -114,20 +113,17 @@ find_program() {
     nfstream)
         program=("$data/nfstream/bin/python" "$root/bench/peers/by_nfstream.py")
         [ -x "${program[0]}" ]
-        return
         ;;
     flowscope-crate)
         program=("$data/flowscope-crate/target/release/flowscope-crate")
         [ -x "${program[0]}" ]
-        return
         ;;
+    *@unstable)
+        found=$(find "$newest/usr/bin" "$newest/usr/sbin" -name "${1%@unstable}" 2>/dev/null | head -n 1)
+        [ -n "$found" ] && program=("$newest/lib64/ld-linux-x86-64.so.2" --library-path "$newest/usr/lib/x86_64-linux-gnu" "$found")
+        ;;
+    *) found=$(command -v "$1") && program=("$found") ;;
     esac
-    if [ "${1%@unstable}" = "$1" ]; then
-        found=$(command -v "$1") && program=("$found")
-        return
-    fi
-    found=$(find "$newest/usr/bin" "$newest/usr/sbin" -name "${1%@unstable}" 2>/dev/null | head -n 1)
-    [ -n "$found" ] && program=("$newest/lib64/ld-linux-x86-64.so.2" --library-path "$newest/usr/lib/x86_64-linux-gnu" "$found")
 }
 
 work=$(mktemp -d "$data/peers.XXXXXX")
@@ -135,6 +131,13 @@ trap 'rm -rf "$work"' EXIT
 
 known() { # workload, field
     sed -n "s/.*\"$2\": \([0-9]*\),*/\1/p" "$data/$1.json"
+}
+
+# As many flows as the workload has and a tenth more: what the two flowscopes, whose defaults are fewer, are told to hold.
+room() { # workload
+    local flows
+    flows=$(known "$1" flows)
+    echo $((flows + flows / 10))
 }
 
 present() {
@@ -166,9 +169,8 @@ command_of() { # tool, workload
     find_program "$1" || true
     case ${1%@unstable} in
     flowscope | reassembling)
-        # As many flows as the workload has and a tenth more; the default holds 100 000.
         command=("$target/flowscope" replay "$file" --output "jsonl:$dir/records.jsonl"
-            --max-flows $((flows + flows / 10)) --workers 1)
+            --max-flows "$(room "$2")" --workers 1)
         [ "$1" = flowscope ] || command+=(--reassemble)
         ;;
     tcpdump) command=("${program[@]}" -r "$file" -w /dev/null) ;;
@@ -202,7 +204,7 @@ CONF
     zeek) command=("${program[@]}" --bare-mode -C -r "$file" base/protocols/conn "Log::default_logdir=$dir") ;;
     tshark) command=("${program[@]}" -n -r "$file" -q -o tcp.analyze_sequence_numbers:false -z "conv,tcp" -z "conv,udp") ;;
     nfstream) command=("${program[@]}" "$file" "$dir/records.csv") ;;
-    flowscope-crate) command=("${program[@]}" records "$file" $((flows + flows / 10)) "$dir/records.jsonl") ;;
+    flowscope-crate) command=("${program[@]}" records "$file" "$(room "$2")" "$dir/records.jsonl") ;;
     suricata)
         cat >"$dir/suricata.yaml" <<YAML
 %YAML 1.1
@@ -286,16 +288,12 @@ done
 memory=$out/memory.csv
 rm -f "$memory"
 in_memory() { # workload
-    local flows run
-    flows=$(known "$1" flows)
+    local run ours theirs
     find_program flowscope-crate
     for ((run = 1; run <= runs; run++)); do
-        {
-            taskset -c "$core" "$target/examples/instructions" process "$1" --scale "$scale" |
-                awk -v w="$1" -v r="$run" '{ print w ",flowscope," r "," $NF }'
-            taskset -c "$core" "${program[@]}" memory "$data/$1.pcap" $((flows + flows / 10)) 1 |
-                awk -v w="$1" -v r="$run" '{ print w ",flowscope-crate," r "," $NF }'
-        } >>"$memory"
+        ours=$(taskset -c "$core" "$target/examples/instructions" process "$1" --scale "$scale" | cut -d' ' -f5)
+        theirs=$(taskset -c "$core" "${program[@]}" memory "$data/$1.pcap" "$(room "$1")")
+        printf '%s\n' "$1,flowscope,$run,$ours" "$1,flowscope-crate,$run,$theirs" >>"$memory"
     done
 }
 if [[ " ${tools[*]} " == *" flowscope-crate "* ]]; then

@@ -1,7 +1,7 @@
 //! The flow library that others publish as `flowscope`, measured by `bench/peers.sh` as a peer: its own reader, tracker and writer.
 //!
-//! `records FILE FLOWS OUT` reads a capture and writes each flow that ended as a line; `memory FILE FLOWS RUNS` tracks frames that are in
-//! memory, and prints how many there are and what one took in nanoseconds, the least and the median of the runs.
+//! `records FILE FLOWS OUT` reads a capture and writes each flow that ended as a line; `memory FILE FLOWS` tracks frames that are in
+//! memory, and prints what one took in nanoseconds.
 
 use std::error::Error;
 use std::fs::File;
@@ -24,42 +24,41 @@ fn tracker(flows: &str) -> Result<FlowTracker<FiveTuple>, Box<dyn Error>> {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let args: Vec<String> = std::env::args().collect();
-    let [_, what, file, flows, last] = args.as_slice() else {
-        return Err("records FILE FLOWS OUT, or memory FILE FLOWS RUNS".into());
-    };
-    let views = || PcapFlowSource::open(file).map(PcapFlowSource::views);
-    match what.as_str() {
-        "records" => {
-            let mut tracker = tracker(flows)?;
-            let mut records = FlowEventNdjsonWriter::new(BufWriter::new(File::create(last)?));
-            for view in views()? {
-                for event in tracker.track(&view?) {
-                    records.write_event(&event)?;
-                }
-            }
-            for event in tracker.finish() {
-                records.write_event(&event)?;
-            }
-            records.finish()?;
-        }
-        "memory" => {
-            let views = views()?.collect::<Result<Vec<_>, _>>()?;
-            let mut took = Vec::new();
-            for _ in 0..last.parse::<usize>()?.max(1) {
-                let mut tracker = tracker(flows)?;
-                let begin = Instant::now();
-                let mut ended = 0;
-                for view in &views {
-                    ended += tracker.track(view).len();
-                }
-                took.push(begin.elapsed().as_nanos() as f64 / views.len() as f64);
-                std::hint::black_box(ended);
-            }
-            took.sort_by(f64::total_cmp);
-            println!("{} {:.1} {:.1}", views.len(), took[0], took[took.len() / 2]);
-        }
-        _ => return Err(format!("no {what}").into()),
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    match args[..] {
+        ["records", file, flows, out] => records(file, tracker(flows)?, out),
+        ["memory", file, flows] => memory(file, tracker(flows)?),
+        _ => Err("records FILE FLOWS OUT, or memory FILE FLOWS".into()),
     }
+}
+
+fn records(
+    file: &str,
+    mut tracker: FlowTracker<FiveTuple>,
+    out: &str,
+) -> Result<(), Box<dyn Error>> {
+    let mut records = FlowEventNdjsonWriter::new(BufWriter::new(File::create(out)?));
+    for view in PcapFlowSource::open(file)?.views() {
+        for event in tracker.track(&view?) {
+            records.write_event(&event)?;
+        }
+    }
+    for event in tracker.finish() {
+        records.write_event(&event)?;
+    }
+    records.finish()?;
+    Ok(())
+}
+
+fn memory(file: &str, mut tracker: FlowTracker<FiveTuple>) -> Result<(), Box<dyn Error>> {
+    let views = PcapFlowSource::open(file)?.views().collect::<Result<Vec<_>, _>>()?;
+    let begin = Instant::now();
+    let mut ended = 0;
+    for view in &views {
+        ended += tracker.track(view).len();
+    }
+    println!("{:.1}", begin.elapsed().as_nanos() as f64 / views.len() as f64);
+    std::hint::black_box(ended);
     Ok(())
 }
