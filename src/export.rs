@@ -9,11 +9,13 @@
 //! | [`records`] | a worker's end: events in, full buffers out |
 //! | [`queue`] | a bounded queue whose ends sleep instead of spinning |
 //! | [`sink`] | the writing end: a thread, a bounded queue, a count of what became of each record |
+//! | `drop_behind` | a file whose written part leaves the page cache |
 //!
 //! Contract: a record that was produced is either written or counted as dropped under a reason;
 //! memory is bounded by the queue's length; a full queue makes the worker wait.
 
 pub mod community_id;
+mod drop_behind;
 pub mod jsonl;
 pub mod queue;
 pub mod records;

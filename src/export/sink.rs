@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_queue::ArrayQueue;
 
+use super::drop_behind::DropBehind;
 use super::queue::{Queue, Taken};
 use super::text::LINE_BYTES_MAX;
 
@@ -134,7 +135,7 @@ impl Opened {
             Target::File(path) => {
                 let file = File::create(path)
                     .map_err(|source| OpenError { name: name.clone(), source })?;
-                Self { path: Some(path.clone()), ..Self::of(name, file) }
+                Self { path: Some(path.clone()), ..Self::of(name, DropBehind::new(file, 0)) }
             }
         })
     }
@@ -294,7 +295,7 @@ impl Shared {
                 match reopened(path) {
                     Ok((file, at)) => {
                         tracing::info!(output = %name, "opened anew");
-                        pages = Pages { at, ..Pages::new(Box::new(file)) };
+                        pages = Pages { at, ..Pages::new(Box::new(DropBehind::new(file, at))) };
                         failure = None;
                         self.failed.store(false, Ordering::Relaxed);
                     }
