@@ -6,13 +6,13 @@
 //! host's, in a virtual machine, fresh ones cost more than all that is written into them.
 //!
 //! Contract: bytes and errors are the file's own; what is told is advice, and where it is not taken nothing else changes. The last
-//! [`KEPT_BYTES`] stay, for who follows the file. A disk that is slower than the records come holds them up by no more than
-//! [`SPENT_MAX`] in every [`ROUND_BYTES`]: the rest of those the kernel writes when it likes.
+//! [`KEPT_BYTES`] stay, for who follows the file. A thread of its own tells it, because a slow disk may make it wait: the writer never does, and
+//! what the thread does not come to, the kernel writes when it likes.
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
 /// The kernel is told so often.
 const STEP_BYTES: u64 = 1 << 20;
@@ -20,27 +20,56 @@ const STEP_BYTES: u64 = 1 << 20;
 const KEPT_BYTES: u64 = 16 << 20;
 /// How far back is looked for pages that were not on the disk the last time.
 const REACH_BYTES: u64 = 128 << 20;
-/// What [`SPENT_MAX`] is for.
-const ROUND_BYTES: u64 = 1 << 30;
-/// What telling the kernel may take: some 0.2 s a round are usual, and a slow disk makes it wait.
-const SPENT_MAX: Duration = Duration::from_millis(500);
+/// Steps that the thread may be behind before it misses some; the next one then stands for them too.
+const STEPS_WAITING: usize = 16;
 
 /// Writes to a file and lets go of it behind.
 #[derive(Debug)]
 pub(super) struct DropBehind {
     file: File,
-    trail: Trail,
+    /// Bytes in the file.
+    at: u64,
+    /// Up to which whole step the thread was told.
+    told: u64,
+    thread: Thread,
+}
+
+/// Who tells the kernel.
+#[derive(Debug)]
+enum Thread {
+    /// There was nothing to tell yet.
+    Later,
+    Runs(SyncSender<u64>),
+    /// It could not be had, or nothing can be told of this file.
+    Ended,
 }
 
 impl DropBehind {
     /// Of a file that is written from `at` on, where its end is.
     pub(super) fn new(file: File, at: u64) -> Self {
-        Self { file, trail: Trail::new(at) }
+        Self { file, at, told: whole_steps(at), thread: Thread::Later }
     }
 
     fn wrote(&mut self, more: usize) -> usize {
-        self.trail.wrote(more as u64, |range| let_go(&self.file, range));
+        self.at += more as u64;
+        let end = whole_steps(self.at);
+        if end > self.told {
+            self.tell(end);
+            self.told = end;
+        }
         more
+    }
+
+    fn tell(&mut self, end: u64) {
+        if let Thread::Later = self.thread {
+            let started = self.file.try_clone().and_then(|file| start(file, self.told));
+            self.thread = started.map_or(Thread::Ended, Thread::Runs);
+        }
+        if let Thread::Runs(steps) = &self.thread
+            && let Err(TrySendError::Disconnected(_)) = steps.try_send(end)
+        {
+            self.thread = Thread::Ended;
+        }
     }
 }
 
@@ -60,6 +89,30 @@ impl Write for DropBehind {
     }
 }
 
+fn whole_steps(bytes: u64) -> u64 {
+    bytes / STEP_BYTES * STEP_BYTES
+}
+
+/// The thread, which ends when nobody can tell it anything any more, or when there is nothing to be told of such a file.
+fn start(file: File, told: u64) -> io::Result<SyncSender<u64>> {
+    let (steps, ends) = sync_channel(STEPS_WAITING);
+    std::thread::Builder::new()
+        .name("drop-behind".to_owned())
+        .spawn(move || run(&ends, told, |range| let_go(&file, range)))?;
+    Ok(steps)
+}
+
+/// For each end, says of what is new that it is to be written, and of what is far behind that it is not needed.
+fn run(ends: &Receiver<u64>, mut told: u64, mut let_go: impl FnMut(Range<u64>) -> io::Result<()>) {
+    while let Ok(end) = ends.recv() {
+        let old = end.saturating_sub(REACH_BYTES)..end.saturating_sub(KEPT_BYTES);
+        if let_go(told..end).and_then(|()| let_go(old)).is_err() {
+            return;
+        }
+        told = end;
+    }
+}
+
 /// Begins to write what is dirty of a range, and takes out of the page cache what is not.
 #[cfg(target_os = "linux")]
 fn let_go(file: &File, range: Range<u64>) -> io::Result<()> {
@@ -76,111 +129,40 @@ fn let_go(_: &File, _: Range<u64>) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Where the writer is, and what is said of what lies behind.
-#[derive(Debug)]
-struct Trail {
-    /// Bytes in the file.
-    at: u64,
-    /// Whole steps that the kernel was told to write.
-    told: u64,
-    /// How long that took in this round.
-    spent: Duration,
-    /// Not a file of which anything can be told.
-    is_off: bool,
-}
-
-impl Trail {
-    fn new(at: u64) -> Self {
-        Self { at, told: at / STEP_BYTES * STEP_BYTES, spent: Duration::ZERO, is_off: false }
-    }
-
-    /// So many more bytes are in the file. Says by `let_go` which of them are not needed.
-    fn wrote(&mut self, more: u64, mut let_go: impl FnMut(Range<u64>) -> io::Result<()>) {
-        self.at += more;
-        let end = self.at / STEP_BYTES * STEP_BYTES;
-        if end == self.told {
-            return;
-        }
-        if end / ROUND_BYTES != self.told / ROUND_BYTES {
-            self.spent = Duration::ZERO;
-        }
-        let new = self.told..end;
-        self.told = end;
-        if self.is_off || self.spent >= SPENT_MAX {
-            return;
-        }
-        let begun = Instant::now();
-        let old = end.saturating_sub(REACH_BYTES)..end.saturating_sub(KEPT_BYTES);
-        self.is_off = let_go(new).and_then(|()| let_go(old)).is_err();
-        self.spent += begun.elapsed();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// What is told of a file that grows by pieces of these lengths.
-    fn told(at: u64, pieces: &[u64]) -> Vec<(u64, u64)> {
+    /// What is told of a file that was told of up to `told` and has these ends, up to the first refusal.
+    fn told_of(told: u64, ends: &[u64], refuses: bool) -> Vec<(u64, u64)> {
+        let (steps, receiver) = sync_channel(ends.len());
+        ends.iter().for_each(|&end| steps.send(end).unwrap());
+        drop(steps);
         let mut ranges = Vec::new();
-        let mut trail = Trail::new(at);
-        for &piece in pieces {
-            trail.wrote(piece, |range| {
-                ranges.push((range.start, range.end));
-                Ok(())
-            });
-        }
-        ranges.retain(|(start, end)| start < end);
+        run(&receiver, told, |range| {
+            ranges.push((range.start, range.end));
+            if refuses { Err(io::ErrorKind::Unsupported.into()) } else { Ok(()) }
+        });
         ranges
     }
 
     #[test]
-    fn whole_steps_are_written_once_and_let_go_of_when_they_are_far_behind() {
+    fn what_is_new_is_written_and_what_is_far_behind_is_let_go_of() {
         const STEP: u64 = STEP_BYTES;
-        assert!(told(0, &[STEP - 1]).is_empty());
-        assert_eq!(told(0, &[STEP - 1, 1, 5]), [(0, STEP)]);
-        assert_eq!(told(3 * STEP + 7, &[1, 2 * STEP]), [(3 * STEP, 5 * STEP)]);
-        // Nothing is let go of before so much is kept; then all but that is.
-        let kept = KEPT_BYTES / STEP;
-        let ranges = told(0, &vec![STEP; kept as usize + 2]);
-        assert_eq!(ranges.len() as u64, kept + 4);
-        assert_eq!(ranges[kept as usize + 1..][..1], [(0, STEP)]);
-        assert_eq!(ranges[kept as usize + 3..], [(0, 2 * STEP)]);
+        let kept = KEPT_BYTES;
+        assert_eq!(
+            told_of(0, &[STEP, 3 * STEP], false),
+            [(0, STEP), (0, 0), (STEP, 3 * STEP), (0, 0)]
+        );
+        assert_eq!(told_of(kept, &[kept + STEP], false), [(kept, kept + STEP), (0, STEP)]);
         // Of a long file, what is in reach.
         let far = 10 * REACH_BYTES;
-        let expected = [(far, far + STEP), (far + STEP - REACH_BYTES, far + STEP - KEPT_BYTES)];
-        assert_eq!(told(far, &[STEP]), expected);
-    }
-
-    #[test]
-    fn a_slow_disk_is_left_alone_until_the_next_round() {
-        let mut trail = Trail::new(0);
-        let steps = ROUND_BYTES / STEP_BYTES;
-        let mut asked = Vec::new();
-        for step in 1..=steps + 1 {
-            trail.wrote(STEP_BYTES, |new| {
-                if new.end == step * STEP_BYTES {
-                    asked.push(step);
-                    std::thread::sleep(SPENT_MAX);
-                }
-                Ok(())
-            });
-        }
-        // The last step of the first gibibyte ends where the next begins.
-        assert_eq!(asked, [1, steps]);
-    }
-
-    #[test]
-    fn what_cannot_be_told_anything_is_not_told_again() {
-        let mut trail = Trail::new(0);
-        let mut asked = 0;
-        for _ in 0..3 {
-            trail.wrote(STEP_BYTES, |_| {
-                asked += 1;
-                Err(io::ErrorKind::Unsupported.into())
-            });
-        }
-        assert_eq!(asked, 1);
+        assert_eq!(
+            told_of(far - STEP, &[far], false),
+            [(far - STEP, far), (far - REACH_BYTES, far - kept)]
+        );
+        // What cannot be told anything is not told again.
+        assert_eq!(told_of(0, &[STEP, 2 * STEP], true), [(0, STEP)]);
     }
 
     /// How many bytes of a file are in the page cache; `None` where that is not to be known.
@@ -217,7 +199,12 @@ mod tests {
         file.file.sync_all().unwrap();
         let in_memory = cached(&path);
         file.write_all(&vec![0; STEP_BYTES as usize]).unwrap();
-        let left = cached(&path);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let mut left = cached(&path);
+        while left.is_some_and(|left| left > LEN / 2) && std::time::Instant::now() < deadline {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            left = cached(&path);
+        }
         let bytes = std::fs::read(&path).unwrap();
         assert!(bytes[..LEN as usize].chunks(piece.len()).all(|part| *part == piece[..part.len()]));
         assert_eq!(bytes.len() as u64, LEN + STEP_BYTES);
