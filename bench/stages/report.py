@@ -28,14 +28,14 @@ STAGES = (
     ("TCP", r"/src/flow/tcp"),
     ("timers", r"/src/flow/wheel\.rs"),
     ("record", r"/src/export/(jsonl|text|community_id|records)\.rs|/(itoa|sha1|base64|digest|block-buffer)-"),
-    ("write", r"/src/export/(sink|queue)\.rs|/crossbeam-queue-"),
+    ("write", r"/src/export/(sink|queue|drop_behind)\.rs|/crossbeam-queue-"),
     ("memory at first touch", None),
     ("the rest", None),
 )
 # Of the kernel, by any function on the way to it.
 KERNEL = (
     ("memory at first touch", r"clear_page|clear_huge|clear_folio|anonymous_page|huge_pmd|alloc_pages|charge_memcg"),
-    ("write", r"ksys_write|vfs_write|ksys_pwrite|do_writev"),
+    ("write", r"ksys_write|vfs_write|ksys_pwrite|do_writev|fadvise"),
     ("read file bytes", r"filemap|do_read_fault|do_fault|zap_|unmap|exit_mmap|next_uptodate|madvise"),
 )
 REST = "the rest"
