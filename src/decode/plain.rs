@@ -130,21 +130,30 @@ fn v4<T: OnLayers, const COMMON: bool>(link: At<'_>, then: T) -> T::Out {
     if COMMON && length > rest.len() {
         return then.wider(link.frame);
     }
-    let ip = |proto| IpLayer {
-        version: IpVersion::V4,
-        proto,
-        src: Addr::v4([s0, s1, s2, s3]),
-        dst: Addr::v4([d0, d1, d2, d3]),
-        flow_label: 0,
-        fragment: None,
-    };
+    let (src, dst) = ([s0, s1, s2, s3], [d0, d1, d2, d3]);
     // Two fields of one word, and the time to live between them left out.
     match u32::from_be_bytes(middle) & V4_FRAGMENT_AND_PROTO {
-        V4_WHOLE_TCP => {
-            tcp::<T, COMMON>(link.above(ip(IpProto::TCP), V4_BYTES, rest, length), then)
+        V4_WHOLE_TCP => tcp::<T, COMMON>(
+            link.above(ip_v4(IpProto::TCP, src, dst), V4_BYTES, rest, length),
+            then,
+        ),
+        V4_WHOLE_UDP => {
+            udp(link.above(ip_v4(IpProto::UDP, src, dst), V4_BYTES, rest, length), then)
         }
-        V4_WHOLE_UDP => udp(link.above(ip(IpProto::UDP), V4_BYTES, rest, length), then),
         _ => then.general(link.frame),
+    }
+}
+
+/// A function, for a closure that is called twice is not inlined everywhere.
+#[inline(always)]
+fn ip_v4(proto: IpProto, src: [u8; 4], dst: [u8; 4]) -> IpLayer {
+    IpLayer {
+        version: IpVersion::V4,
+        proto,
+        src: Addr::v4(src),
+        dst: Addr::v4(dst),
+        flow_label: 0,
+        fragment: None,
     }
 }
 
