@@ -22,6 +22,7 @@ pub mod nic;
 #[cfg(feature = "pcap-live")]
 pub mod pcap_live;
 pub mod shunt;
+pub mod stretch;
 pub mod write;
 
 mod cached;

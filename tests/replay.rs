@@ -421,7 +421,7 @@ fn standard_input_and_compressed_files_give_the_same_records() {
 fn a_filter_takes_away_what_it_does_not_match_and_counts_it() {
     let scratch = Scratch::new("filter");
     let file = scratch.path("x.pcap");
-    capture(&file, 1_000, 10, 1_000);
+    capture(&file, 10_000, 10, 1_000);
     for workers in ["1", "2"] {
         let sum = scratch.path("summary.json");
         let filter = ["--filter", "src host 10.0.0.3 or src host 10.0.0.4"];
@@ -435,11 +435,11 @@ fn a_filter_takes_away_what_it_does_not_match_and_counts_it() {
         assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
         let found = records(&run.stdout);
         assert_eq!(found.len(), 2);
-        assert!(found.iter().all(|record| record["packets_initiator"] == 100));
+        assert!(found.iter().all(|record| record["packets_initiator"] == 1_000));
         let summary = summary(&sum);
         assert_balanced(&summary);
-        assert_eq!(summary["frames_filtered"], 800);
-        assert_eq!(summary["packets_tracked"], 200);
+        assert_eq!(summary["frames_filtered"], 8_000);
+        assert_eq!(summary["packets_tracked"], 2_000);
     }
 }
 

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::sync::{Arc, Mutex};
 
 use crossbeam_utils::CachePadded;
+use flowscope::capture::stretch::{Pick, Picks, Scout, Stretches};
 use flowscope::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
 use flowscope::export::sink::Opened;
 use flowscope::export::{RecordWriter, Sink, WhenFull};
@@ -69,6 +70,15 @@ fn sent() -> impl Strategy<Value = Sent> {
         back,
         after_ms,
     })
+}
+
+fn says() -> impl Strategy<Value = Says> {
+    prop_oneof![
+        6 => Just(Says::Truth),
+        1 => Just(Says::Nothing),
+        1 => Just(Says::BeginsLate),
+        1 => Just(Says::EndsEarly),
+    ]
 }
 
 fn ipv4(proto: u8, id: u8, fragment: u16, ends: (u8, bool), rest: &[u8]) -> Vec<u8> {
@@ -145,22 +155,44 @@ enum Shape {
     Direct,
     /// A reader for so many workers; whether it reads what does not wait.
     Steered(usize, bool),
-    /// So many workers that each read everything. One of them is told to stop once it has read so many frames.
-    Shares(usize, Option<u64>),
+    /// So many workers that each read everything, or find it together. One of them is told to stop once it has read so many frames.
+    Shares(usize, Option<u64>, bool),
 }
 
-/// Frames in batches of these sizes, again and again.
+/// Frames in batches of these sizes, again and again. Their places are their numbers.
 struct Cut<'a> {
-    rest: &'a [Frame<'a>],
+    frames: &'a [Frame<'a>],
     sizes: std::iter::Cycle<std::slice::Iter<'a, usize>>,
     given: u64,
     /// Who is told to stop once so many frames were given.
     stop: Option<(u64, Stop)>,
+    /// What its scouts say of one stretch after the other, again and again; without any it has none.
+    says: &'a [Says],
+}
+
+/// What a scout says of a stretch.
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    /// All there is.
+    Truth,
+    /// That it cannot tell.
+    Nothing,
+    /// That it begins with its second frame.
+    BeginsLate,
+    /// That it is over before its last frame.
+    EndsEarly,
 }
 
 impl<'a> Cut<'a> {
-    fn new(frames: &'a [Frame<'a>], sizes: &'a [usize]) -> Self {
-        Self { rest: frames, sizes: sizes.iter().cycle(), given: 0, stop: None }
+    fn new(frames: &'a [Frame<'a>], sizes: &'a [usize], says: &'a [Says]) -> Self {
+        Self { frames, sizes: sizes.iter().cycle(), given: 0, stop: None, says }
+    }
+
+    fn give(&mut self, frames: u64) {
+        self.given += frames;
+        if let Some((_, stop)) = self.stop.take_if(|(at, _)| *at <= self.given) {
+            stop.raise();
+        }
     }
 }
 
@@ -169,18 +201,79 @@ impl Capture for Cut<'_> {
         &mut self,
         f: impl FnOnce(&[Frame<'_>]) -> R,
     ) -> Result<Option<R>, CaptureError> {
-        if self.rest.is_empty() {
+        self.with_batch_before(u64::MAX, f)
+    }
+}
+
+impl<'a> Stretches for Cut<'a> {
+    const STRETCH: u64 = 16;
+
+    type Scout = Teller<'a>;
+
+    fn scout(&self) -> Option<Teller<'a>> {
+        (!self.says.is_empty()).then_some(Teller { frames: self.frames, says: self.says })
+    }
+
+    fn place(&mut self) -> Option<u64> {
+        (self.given < self.frames.len() as u64).then_some(self.given)
+    }
+
+    fn with_batch_before<R>(
+        &mut self,
+        end: u64,
+        f: impl FnOnce(&[Frame<'_>]) -> R,
+    ) -> Result<Option<R>, CaptureError> {
+        let end = end.min(self.frames.len() as u64) as usize;
+        let rest = &self.frames[(self.given as usize).min(end)..end];
+        let size = self.sizes.next().unwrap_or(&1);
+        let batch = &rest[..(*size).clamp(1, BATCH_FRAMES_MAX).min(rest.len())];
+        if batch.is_empty() {
             return Ok(None);
         }
-        let size = self.sizes.next().unwrap_or(&1);
-        let (batch, later) =
-            self.rest.split_at((*size).clamp(1, BATCH_FRAMES_MAX).min(self.rest.len()));
-        self.rest = later;
-        self.given += batch.len() as u64;
-        if let Some((_, stop)) = self.stop.take_if(|(at, _)| *at <= self.given) {
-            stop.raise();
-        }
+        self.give(batch.len() as u64);
         Ok(Some(f(batch)))
+    }
+
+    fn pick(&mut self, picks: Picks<'_>, mut f: impl FnMut(&[Frame<'_>], &[Pick])) {
+        for some in picks.picks.chunks(5) {
+            let frame = |pick: &Pick| {
+                self.frames[(picks.stretch * Self::STRETCH) as usize + pick.at as usize]
+            };
+            f(&some.iter().map(frame).collect::<Vec<_>>(), some);
+        }
+        self.give(picks.frames);
+        assert_eq!(self.given, picks.end);
+    }
+}
+
+/// Looks through stretches, and says this and that of them.
+struct Teller<'a> {
+    frames: &'a [Frame<'a>],
+    says: &'a [Says],
+}
+
+impl Scout for Teller<'_> {
+    fn link(&self) -> LinkType {
+        LinkType::ETHERNET
+    }
+
+    fn look_through(
+        &mut self,
+        stretch: u64,
+        mut take: impl FnMut(&Frame<'_>, u32),
+    ) -> Option<std::ops::Range<u64>> {
+        let from = stretch as usize * Cut::STRETCH as usize;
+        let end = self.frames.len().min(from + Cut::STRETCH as usize);
+        let found = match self.says[stretch as usize % self.says.len()] {
+            Says::Truth => from..end,
+            Says::Nothing => return None,
+            Says::BeginsLate => from + 1..end,
+            Says::EndsEarly => from..end.saturating_sub(1).max(from),
+        };
+        for place in found.clone() {
+            take(&self.frames[place], (place - from) as u32);
+        }
+        Some(found.start as u64..found.end as u64)
     }
 }
 
@@ -215,15 +308,28 @@ struct Ran {
 }
 
 /// `cuts` say how the frames are cut into batches, and `others` how for all workers but the first, where each reads for itself.
-fn run(frames: &[Frame<'_>], cuts: &[usize], others: &[usize], shape: Shape) -> Ran {
-    let config = TrackerConfig {
-        active_timeout: Some(std::time::Duration::from_secs(3)),
-        ..TrackerConfig::default()
-    };
+fn run(
+    frames: &[Frame<'_>],
+    (cuts, others): (&[usize], &[usize]),
+    says: &[Says],
+    shape: Shape,
+) -> Ran {
+    let active_timeout = Some(std::time::Duration::from_secs(3));
+    let config = TrackerConfig { active_timeout, ..TrackerConfig::default() };
+    run_with(&config, frames, (cuts, others), says, shape)
+}
+
+fn run_with(
+    config: &TrackerConfig,
+    frames: &[Frame<'_>],
+    (cuts, others): (&[usize], &[usize]),
+    says: &[Says],
+    shape: Shape,
+) -> Ran {
     let (workers, is_live) = match shape {
         Shape::Direct => (1, false),
         Shape::Steered(workers, is_live) => (workers, is_live),
-        Shape::Shares(workers, _) => (workers, false),
+        Shape::Shares(workers, ..) => (workers, false),
     };
     let text = Text::default();
     let mut sink = Sink::start(Opened::of("memory".to_owned(), text.clone())).unwrap();
@@ -234,13 +340,14 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], others: &[usize], shape: Shape) -> 
         shard: Arc::clone(&board.workers[worker]),
         live: is_live.then(|| Arc::new(CachePadded::new(Pulse::new(Thread::Worker(worker))))),
     };
-    let ingest = || Ingest::new(ByFiveTuple::default(), &config);
+    let ingest = || Ingest::new(ByFiveTuple::default(), config);
     let stop = Stop::new();
     let looping = |number: usize| {
         let shard = Arc::clone(&board.readers[number]);
         ReadLoop::new(None, None, stop.clone(), board.clone(), shard)
     };
-    let mut first = Reading { reading: looping(0), capture: Cut::new(frames, cuts) };
+    let says = if matches!(shape, Shape::Shares(.., true)) { says } else { &[] };
+    let mut first = Reading { reading: looping(0), capture: Cut::new(frames, cuts, says) };
     let position = |capture: &Cut<'_>| Position { frames: capture.given, ..Position::default() };
     let Reading { reading, capture } = &mut first;
     match shape {
@@ -256,10 +363,10 @@ fn run(frames: &[Frame<'_>], cuts: &[usize], others: &[usize], shape: Shape) -> 
             reading.run(capture, &mut steer, position);
             steer.0.finish(reading.now(), reading.figures()).unwrap();
         }
-        Shape::Shares(_, stop_at) => {
+        Shape::Shares(_, stop_at, _) => {
             let beside = |number| {
                 let reading = looping(number).beside();
-                Reading { reading, capture: Cut::new(frames, others) }
+                Reading { reading, capture: Cut::new(frames, others, says) }
             };
             let mut others: Vec<_> = (1..workers).map(beside).collect();
             let told = others.last_mut().unwrap_or(&mut first);
@@ -302,6 +409,7 @@ proptest! {
             prop::collection::vec(1..300usize, 1..12),
             prop::collection::vec(1..3usize, 1..3),
         ],
+        says in prop::collection::vec(says(), 1..9),
         stop_at in 1..300u64,
         goes_back_ms in prop::collection::vec(0..200u64, 1..5),
     ) {
@@ -326,22 +434,59 @@ proptest! {
                 data,
             })
             .collect();
-        let expected = run(&frames, &cuts, &[], Shape::Direct);
+        let expected = run(&frames, (&cuts, &[]), &says, Shape::Direct);
         assert!(expected.ledger.balanced, "{:#?}", expected.ledger);
         for workers in 1..=4 {
-            let shapes =
-                [Shape::Steered(workers, false), Shape::Steered(workers, true), Shape::Shares(workers, None)];
+            let shapes = [
+                Shape::Steered(workers, false),
+                Shape::Steered(workers, true),
+                Shape::Shares(workers, None, false),
+                Shape::Shares(workers, None, true),
+            ];
             for shape in shapes {
-                let found = run(&frames, &other_cuts, &cuts, shape);
+                let found = run(&frames, (&other_cuts, &cuts), &says, shape);
                 assert_eq!(found.frames, frames.len());
                 assert_same(&found, &expected, shape);
             }
             // Told to stop, they agree on where.
-            let shape = Shape::Shares(workers, Some(stop_at));
-            let found = run(&frames, &other_cuts, &cuts, shape);
-            assert!(found.frames >= frames.len().min(stop_at as usize), "{shape:?}: {}", found.frames);
-            let expected = run(&frames[..found.frames], &cuts, &[], Shape::Direct);
-            assert_same(&found, &expected, shape);
+            for together in [false, true] {
+                let shape = Shape::Shares(workers, Some(stop_at), together);
+                let found = run(&frames, (&other_cuts, &cuts), &says, shape);
+                let least = frames.len().min(stop_at as usize);
+                assert!(found.frames >= least, "{shape:?}: {}", found.frames);
+                let expected = run(&frames[..found.frames], (&cuts, &[]), &says, Shape::Direct);
+                assert_same(&found, &expected, shape);
+            }
         }
     }
+}
+
+/// Six flows, long nothing, and then the same flows again, three seconds behind a frame of a seventh one.
+#[test]
+fn a_frame_that_comes_late_is_judged_by_the_latest_time_of_all() {
+    let sent = |flow| frame(&Sent { kind: Kind::Udp { bytes: 4 }, flow, back: false, after_ms: 0 });
+    let data: Vec<_> = (0..7).map(sent).collect();
+    let mut counts = std::collections::BTreeSet::new();
+    for silence_s in 4..400u64 {
+        let first = (0..6).map(|flow| (flow, 0));
+        let again = (0..6).map(|flow| (flow, silence_s - 3));
+        let frames: Vec<_> = first
+            .chain([(6, silence_s)])
+            .chain(again)
+            .map(|(flow, second)| Frame {
+                ts: Timestamp::new(1_700_000_000 + second, 0),
+                wire_len: data[flow].len() as u32,
+                link: LinkType::ETHERNET,
+                interface: 0,
+                data: &data[flow],
+            })
+            .collect();
+        let config = TrackerConfig { active_timeout: None, ..TrackerConfig::default() };
+        let cuts = [frames.len()];
+        let run = |shape| run_with(&config, &frames, (&cuts, &cuts), &[Says::Truth], shape);
+        let (expected, shape) = (run(Shape::Direct), Shape::Shares(2, None, true));
+        assert_same(&run(shape), &expected, shape);
+        counts.insert(expected.records.len());
+    }
+    assert_eq!(counts, [13, 7].into(), "flows that are over by then, and flows that are not");
 }

@@ -5,6 +5,8 @@
 //! told at the very end, after the last frame of all files: one error a call, in the order of the files, then the end.
 //! So a caller may stop at the first error and has still seen every frame.
 
+mod stretches;
+
 use std::io;
 use std::path::Path;
 
@@ -197,6 +199,40 @@ impl CaptureFiles {
                 .map(|interface| (reader.name.as_str(), interface))
         })
     }
+
+    /// The next batch of the only file, as `parse` takes it from the bytes at hand.
+    #[inline(always)]
+    fn batch_of_one<R>(
+        &mut self,
+        f: impl FnOnce(&[Frame<'_>]) -> R,
+        parse: impl for<'a> Fn(&mut Format, &'a [u8], &mut Ahead, &mut Vec<Frame<'a>>) -> (usize, Stop),
+    ) -> Result<Option<R>, CaptureError> {
+        let [reader] = self.readers.as_mut_slice() else { return self.told() };
+        while reader.is_open() {
+            let mut frames = recycled(std::mem::take(&mut self.scratch));
+            reader.advance();
+            let bytes = rest(&reader.source, reader.at);
+            let (used, stop) = parse(&mut reader.format, bytes, &mut reader.ahead, &mut frames);
+            reader.at += used;
+            if !frames.is_empty() {
+                let result = f(&frames);
+                self.frames += frames.len() as u64;
+                self.scratch = recycled(frames);
+                return Ok(Some(result));
+            }
+            self.scratch = recycled(frames);
+            reader.go_on(stop);
+        }
+        self.told()
+    }
+
+    /// Every file is at its end: what ended those that broke?
+    fn told<R>(&mut self) -> Result<Option<R>, CaptureError> {
+        match self.readers.iter_mut().find_map(FileReader::take_error) {
+            Some(error) => Err(error),
+            None => Ok(None),
+        }
+    }
 }
 
 impl std::fmt::Debug for CaptureFiles {
@@ -226,34 +262,11 @@ impl Capture for CaptureFiles {
                 return Ok(Some(result));
             }
             self.scratch = recycled(frames);
-        } else if let [reader] = self.readers.as_mut_slice() {
-            while reader.is_open() {
-                let mut frames = recycled(std::mem::take(&mut self.scratch));
-                reader.advance();
-                let (used, stop) = reader.format.parse(
-                    rest(&reader.source, reader.at),
-                    &mut reader.ahead,
-                    BATCH_FRAMES_MAX,
-                    |frame, _| {
-                        frames.push(frame);
-                    },
-                );
-                reader.at += used;
-                if !frames.is_empty() {
-                    let result = f(&frames);
-                    self.frames += frames.len() as u64;
-                    self.scratch = recycled(frames);
-                    return Ok(Some(result));
-                }
-                self.scratch = recycled(frames);
-                reader.go_on(stop);
-            }
+            return self.told();
         }
-        // Every file is at its end: what ended those that broke?
-        match self.readers.iter_mut().find_map(FileReader::take_error) {
-            Some(error) => Err(error),
-            None => Ok(None),
-        }
+        self.batch_of_one(f, |format, bytes, ahead, frames| {
+            format.parse(bytes, ahead, BATCH_FRAMES_MAX, |frame, _| frames.push(frame))
+        })
     }
 }
 
@@ -432,6 +445,21 @@ impl Format {
     ) -> (usize, Stop) {
         match self {
             Self::Pcap(pcap) => pcap.parse(bytes, ahead, max, take),
+            Self::PcapNg(pcapng) => pcapng.parse(bytes, ahead, max, take),
+        }
+    }
+
+    /// The same of records that begin before `end`; in a pcapng file wherever they begin.
+    fn parse_before<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        ahead: &mut Ahead,
+        max: usize,
+        end: usize,
+        take: impl FnMut(Frame<'a>, usize),
+    ) -> (usize, Stop) {
+        match self {
+            Self::Pcap(pcap) => pcap.parse_before(bytes, ahead, max, end, take),
             Self::PcapNg(pcapng) => pcapng.parse(bytes, ahead, max, take),
         }
     }

@@ -3,7 +3,7 @@
 //! Contract: bytes of a [`Map`] can be read as long as [`Map::advance`] says so. Truncating a file takes the pages
 //! from under whoever has it mapped (SIGBUS), so a file is mapped only under a read lease (fcntl(2), `F_SETLEASE`): nobody
 //! has it open for writing, and who wants to write or truncate it waits until we were told and let go of it, for
-//! `/proc/sys/fs/lease-break-time` (45 s) at most. We ask before every sixteenth batch. A lease takes Linux, a local file system, and
+//! `/proc/sys/fs/lease-break-time` (45 s) at most. We ask before every sixteenth batch or stretch. A lease takes Linux, a local file system, and
 //! the file's owner or CAP_LEASE; without it the file is read.
 #![allow(unsafe_code)]
 
@@ -20,9 +20,11 @@ use crate::prefetch::prefetch;
 /// How much is made ready at a time: one system call, and no page faults in between.
 const WINDOW_BYTES: usize = 1 << 20;
 /// More is made ready when so much of it is left.
-const MARGIN_BYTES: usize = WINDOW_BYTES / 2;
+pub(super) const MARGIN_BYTES: usize = WINDOW_BYTES / 2;
 /// So much is let go of at a time: it interrupts every core that has a view.
 const PASSED_BYTES: usize = 4 << 20;
+/// The same where several have one, and each call stops them all.
+const PASSED_BYTES_OF_SEVERAL: usize = 16 << 20;
 
 /// The lease is asked about once in so many batches: a system call for some 40 µs of work.
 const BATCHES_A_LOOK: u32 = 16;
@@ -159,7 +161,8 @@ impl Map {
             return !leased.is_lost.load(Ordering::Relaxed);
         }
         let ready = pages.ready..end;
-        let passed = pages.at.iter().min().map_or(0, |at| at / PASSED_BYTES * PASSED_BYTES);
+        let passed_bytes = if pages.at.len() > 1 { PASSED_BYTES_OF_SEVERAL } else { PASSED_BYTES };
+        let passed = pages.at.iter().min().map_or(0, |at| at / passed_bytes * passed_bytes);
         let gone = pages.gone..passed.max(pages.gone);
         (pages.ready, pages.gone) = (ready.end, gone.end);
         drop(pages);

@@ -27,6 +27,13 @@ const VERSION_MAJOR: u16 = 2;
 /// The link type's part of the header's last field; the bits above tell the length of the FCS.
 const LINK_MASK: u32 = 0xffff;
 
+/// So many records in a row are not taken for records by chance.
+const GUESS_RECORDS: usize = 4;
+/// A frame that is guessed has a link-layer header; zeros are no records.
+const GUESS_FRAME_BYTES_MIN: u32 = 14;
+/// So far apart are records that follow each other at most.
+const GUESS_SECONDS: u32 = 24 * 60 * 60;
+
 /// Why a parser stopped.
 pub(super) enum Stop {
     /// It gave as many frames as it was asked for.
@@ -85,6 +92,11 @@ impl Pcap {
         })
     }
 
+    /// Length of a record's header in bytes.
+    pub(super) fn record_bytes(&self) -> usize {
+        usize::from(self.record_bytes)
+    }
+
     /// Gives up to `max` frames from the front of `bytes` to `take`, with where in `bytes` each one's data begins.
     /// Returns how many bytes were used up and why it stopped.
     pub(super) fn parse<'a>(
@@ -96,23 +108,118 @@ impl Pcap {
     ) -> (usize, Stop) {
         // The byte order is chosen once a batch, not once a field.
         if self.big_endian {
-            self.records(bytes, ahead, max, u32::from_be_bytes, take)
+            self.records(bytes, ahead, max, 0, u32::from_be_bytes, take)
         } else {
-            self.records(bytes, ahead, max, u32::from_le_bytes, take)
+            self.records(bytes, ahead, max, 0, u32::from_le_bytes, take)
         }
     }
 
+    /// The same of records that begin before `end`.
+    pub(super) fn parse_before<'a>(
+        &self,
+        bytes: &'a [u8],
+        ahead: &mut Ahead,
+        max: usize,
+        end: usize,
+        take: impl FnMut(Frame<'a>, usize),
+    ) -> (usize, Stop) {
+        let least = bytes.len().checked_sub(end).map_or(0, |beyond| beyond + 1);
+        if self.big_endian {
+            self.records(bytes, ahead, max, least, u32::from_be_bytes, take)
+        } else {
+            self.records(bytes, ahead, max, least, u32::from_le_bytes, take)
+        }
+    }
+
+    /// Frames of records that begin at these places, as they were found there before.
+    pub(super) fn records_at<'a>(
+        &self,
+        bytes: &'a [u8],
+        places: impl Iterator<Item = usize>,
+        take: impl FnMut(Frame<'a>),
+    ) {
+        if self.big_endian {
+            self.each_at(bytes, places, u32::from_be_bytes, take);
+        } else {
+            self.each_at(bytes, places, u32::from_le_bytes, take);
+        }
+    }
+
+    #[inline(always)]
+    fn each_at<'a>(
+        &self,
+        bytes: &'a [u8],
+        places: impl Iterator<Item = usize>,
+        u32_of: impl Fn([u8; 4]) -> u32,
+        mut take: impl FnMut(Frame<'a>),
+    ) {
+        for place in places {
+            let record = bytes.get(place..).and_then(|rest| self.record(rest, &u32_of));
+            debug_assert!(record.is_some(), "a record was found at {place}");
+            if let Some((frame, _)) = record {
+                take(frame);
+            }
+        }
+    }
+
+    /// Where the first record in `bytes` seems to begin, which may be anywhere in them before `end`: the first place from which so many
+    /// records follow each other, or the last ones of the file, that all look like one.
+    pub(super) fn guess(&self, bytes: &[u8], end: usize) -> Option<usize> {
+        if self.big_endian {
+            (0..end).find(|&place| self.looks_right(bytes, place, u32::from_be_bytes))
+        } else {
+            (0..end).find(|&place| self.looks_right(bytes, place, u32::from_le_bytes))
+        }
+    }
+
+    #[inline(always)]
+    fn looks_right(&self, bytes: &[u8], place: usize, u32_of: impl Fn([u8; 4]) -> u32) -> bool {
+        let mut rest = bytes.get(place..).unwrap_or_default();
+        let fractions = 1_000_000_000 / self.fraction_ns;
+        let mut seconds_before = None;
+        for found in 0..GUESS_RECORDS {
+            if rest.is_empty() && found > 0 {
+                break;
+            }
+            let Some(&[s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3]) =
+                rest.first_chunk::<RECORD_BYTES>()
+            else {
+                return false;
+            };
+            let (seconds, fraction) = (u32_of([s0, s1, s2, s3]), u32_of([f0, f1, f2, f3]));
+            let (captured, wire) = (u32_of([c0, c1, c2, c3]), u32_of([w0, w1, w2, w3]));
+            let lengths = GUESS_FRAME_BYTES_MIN..=FRAME_BYTES_MAX as u32;
+            if !lengths.contains(&captured) || !(captured..=*lengths.end()).contains(&wire) {
+                return false;
+            }
+            if u64::from(fraction) >= fractions
+                || seconds.abs_diff(*seconds_before.get_or_insert(seconds)) > GUESS_SECONDS
+            {
+                return false;
+            }
+            let record_bytes = self.record_bytes() + captured as usize;
+            let Some(next) = rest.get(record_bytes..) else { return false };
+            rest = next;
+        }
+        true
+    }
+
+    /// `least`: a record that begins with fewer bytes left is left.
     #[inline(always)]
     fn records<'a>(
         &self,
         bytes: &'a [u8],
         ahead: &mut Ahead,
         max: usize,
+        least: usize,
         u32_of: impl Fn([u8; 4]) -> u32,
         mut take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
         let mut rest = bytes;
         for _ in 0..max {
+            if rest.len() < least {
+                break;
+            }
             ahead.of(rest);
             let Some((frame, next)) = self.record(rest, &u32_of) else {
                 return (bytes.len() - rest.len(), self.why_none(rest, &u32_of));
@@ -136,7 +243,7 @@ impl Pcap {
         if captured > FRAME_BYTES_MAX {
             return None;
         }
-        let header_bytes = usize::from(self.record_bytes);
+        let header_bytes = self.record_bytes();
         let (record, next) = bytes.split_at_checked(header_bytes + captured)?;
         // Below 2^62 + 2^42: neither product nor sum can overflow.
         let nanos = u64::from(u32_of([s0, s1, s2, s3])) * 1_000_000_000
@@ -154,7 +261,7 @@ impl Pcap {
     /// Why `bytes` do not begin with a record.
     #[cold]
     fn why_none(&self, bytes: &[u8], u32_of: &impl Fn([u8; 4]) -> u32) -> Stop {
-        let header_bytes = usize::from(self.record_bytes);
+        let header_bytes = self.record_bytes();
         let header = Stop::Starved { what: "record's header", needed: header_bytes as u64 };
         let Some(&[.., c0, c1, c2, c3, _, _, _, _]) = bytes.first_chunk::<RECORD_BYTES>() else {
             return header;

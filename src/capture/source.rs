@@ -165,7 +165,15 @@ impl Source {
 
     /// Whether the bytes at hand come from memory rather than from the processor's cache.
     pub(super) fn is_mapped(&self) -> bool {
-        matches!(self.storage, Storage::Map(_))
+        self.map().is_some()
+    }
+
+    /// The file as it is mapped.
+    pub(super) fn map(&self) -> Option<&Map> {
+        match &self.storage {
+            Storage::Map(map) => Some(map),
+            Storage::Heap { .. } => None,
+        }
     }
 
     /// To be called before bytes from `at` on are looked at. Where a map is not safe any more the file is read from here

@@ -15,6 +15,7 @@ use super::shard::{Board, ReaderFigures, ReaderShard};
 use super::stop::Stop;
 use crate::capture::filter::Filter;
 use crate::capture::live::DropReason;
+use crate::capture::stretch::Tally;
 use crate::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
 use crate::export::sink::SinkHandle;
 use crate::frame::{Frame, LinkType};
@@ -138,8 +139,19 @@ impl ReadLoop {
         stage: &mut S,
         position: impl Fn(&C) -> Position,
     ) -> ReadEnd {
+        self.run_by(capture, stage, position, Self::read)
+    }
+
+    /// The same by another way of reading than a batch of all frames at a time.
+    pub(super) fn run_by<C, S: Stage>(
+        &mut self,
+        capture: &mut C,
+        stage: &mut S,
+        position: impl Fn(&C) -> Position,
+        mut read: impl FnMut(&mut Self, &mut C, &mut S) -> Result<Option<()>, CaptureError>,
+    ) -> ReadEnd {
         let mut end = ReadEnd::default();
-        while self.step(capture, stage, &position, &mut end).is_continue() {}
+        while self.step_by(capture, stage, &position, &mut end, &mut read).is_continue() {}
         end
     }
 
@@ -151,8 +163,19 @@ impl ReadLoop {
         position: &impl Fn(&C) -> Position,
         end: &mut ReadEnd,
     ) -> ControlFlow<()> {
+        self.step_by(capture, stage, position, end, Self::read)
+    }
+
+    fn step_by<C, S: Stage>(
+        &mut self,
+        capture: &mut C,
+        stage: &mut S,
+        position: &impl Fn(&C) -> Position,
+        end: &mut ReadEnd,
+        read: impl FnOnce(&mut Self, &mut C, &mut S) -> Result<Option<()>, CaptureError>,
+    ) -> ControlFlow<()> {
         end.stopped = self.stop.raised() || self.outputs_failed();
-        if !end.stopped && self.turn(capture, stage, position, end) {
+        if !end.stopped && self.turn(capture, stage, position, end, read) {
             return ControlFlow::Continue(());
         }
         self.publish(stage, position(capture));
@@ -180,19 +203,20 @@ impl ReadLoop {
         end: &mut ReadEnd,
     ) {
         self.until = frames;
-        while self.frames() < frames && self.turn(capture, stage, &position, end) {}
+        while self.frames() < frames && self.turn(capture, stage, &position, end, Self::read) {}
         self.publish(stage, position(capture));
     }
 
     /// One batch; `false` at the end of the capture.
-    fn turn<C: Capture, S: Stage>(
+    fn turn<C, S: Stage>(
         &mut self,
         capture: &mut C,
         stage: &mut S,
         position: &impl Fn(&C) -> Position,
         end: &mut ReadEnd,
+        read: impl FnOnce(&mut Self, &mut C, &mut S) -> Result<Option<()>, CaptureError>,
     ) -> bool {
-        match capture.with_batch(|frames| self.batch(frames, stage)) {
+        match read(self, capture, stage) {
             Ok(Some(())) => self.publish(stage, position(capture)),
             Ok(None) => return false,
             // What was told to stop is not broken: the flag says so at the next turn.
@@ -201,6 +225,15 @@ impl ReadLoop {
             Err(error) => end.errors.push(error),
         }
         true
+    }
+
+    /// Hands on the next batch.
+    fn read<C: Capture, S: Stage>(
+        &mut self,
+        capture: &mut C,
+        stage: &mut S,
+    ) -> Result<Option<()>, CaptureError> {
+        capture.with_batch(|frames| self.batch(frames, stage))
     }
 
     /// The latest time seen.
@@ -260,7 +293,8 @@ impl ReadLoop {
         self.store();
     }
 
-    fn batch<S: Stage>(&mut self, frames: &[Frame<'_>], stage: &mut S) {
+    /// Hands on frames that are due.
+    pub(super) fn batch<S: Stage>(&mut self, frames: &[Frame<'_>], stage: &mut S) {
         self.is_idle = frames.is_empty();
         let room = usize::try_from(self.until - self.frames()).unwrap_or(usize::MAX);
         let (frames, beyond) = frames.split_at(room.min(frames.len()));
@@ -313,12 +347,10 @@ impl ReadLoop {
 
     fn tally(&mut self, frames: &[Frame<'_>]) {
         let Some(first) = frames.first() else { return };
-        let (mut earliest, mut latest, mut bytes) = (first.ts, first.ts, 0);
+        let mut tally = Tally::default();
         let mut run = (first.link, 0);
         for frame in frames {
-            earliest = earliest.min(frame.ts);
-            latest = latest.max(frame.ts);
-            bytes += u64::from(frame.wire_len);
+            tally.add(frame);
             if frame.link != run.0 {
                 count_link(&mut self.links, run);
                 run = (frame.link, 0);
@@ -326,14 +358,31 @@ impl ReadLoop {
             run.1 += 1;
         }
         count_link(&mut self.links, run);
-        let figures = &mut self.figures;
-        if figures.delivered == 0 || earliest.as_nanos() < figures.first_ns {
-            figures.first_ns = earliest.as_nanos();
+        self.count(&tally);
+    }
+
+    /// Counts frames that somebody else looked at for us, and those among them that the filter does not want.
+    pub(super) fn count_looked_at(&mut self, link: LinkType, kept: &Tally, filtered: &Tally) {
+        self.is_idle = false;
+        for tally in [kept, filtered] {
+            if tally.frames > 0 {
+                count_link(&mut self.links, (link, tally.frames));
+                self.count(tally);
+            }
         }
-        self.now = self.now.max(latest);
-        figures.last_ns = figures.last_ns.max(latest.as_nanos());
-        figures.delivered += frames.len() as u64;
-        figures.delivered_bytes += bytes;
+        self.figures.filtered += filtered.frames;
+        self.figures.filtered_bytes += filtered.bytes;
+    }
+
+    fn count(&mut self, tally: &Tally) {
+        let figures = &mut self.figures;
+        if figures.delivered == 0 || tally.earliest.as_nanos() < figures.first_ns {
+            figures.first_ns = tally.earliest.as_nanos();
+        }
+        self.now = self.now.max(tally.latest);
+        figures.last_ns = figures.last_ns.max(tally.latest.as_nanos());
+        figures.delivered += tally.frames;
+        figures.delivered_bytes += tally.bytes;
     }
 }
 

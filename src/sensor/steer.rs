@@ -10,6 +10,7 @@
 mod dealer;
 mod lane;
 mod shares;
+mod survey;
 mod worker;
 
 use std::sync::Arc;

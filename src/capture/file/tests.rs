@@ -52,3 +52,4 @@ mod pcap;
 mod pcapng;
 mod shared;
 mod streams;
+mod stretches;

@@ -1,15 +1,18 @@
-//! Steering without anything that travels: every worker reads the whole capture, and keeps the flows that are its own.
+//! Steering without packets that travel: every worker reads the whole capture, and keeps the flows that are its own.
 //!
 //! Contract: what a worker tracks is what a [`Dealer`](super::dealer::Dealer) would have sent it, in the same order and with the same clock.
 //! A frame that belongs to another worker [at a glance](glance) is passed over; all others are decoded by everybody, so that every worker knows
-//! all fragments, and packets of other workers' flows are thrown away. What everybody sees is counted by the first worker, what
+//! all fragments, and packets of other workers' flows are thrown away. Where frames can be found in stretches, workers find them
+//! [together](super::survey): each glances at some of them, and passes over what another one did. What everybody sees is counted by the first worker, what
 //! somebody keeps by who keeps it: the sums are those of one reader. Workers that are told to stop agree on a frame to stop at.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use super::survey::{Found, Scouting, Survey};
 use super::worker::{Worker, WorkerParts};
 use super::{WorkerError, name, tell_unmatched};
-use crate::capture::{BATCH_FRAMES_MAX, Capture};
+use crate::capture::stretch::{Pick, Stretches};
+use crate::capture::{BATCH_FRAMES_MAX, CaptureError};
 use crate::decode::glance;
 use crate::flow::ingest::{Chosen, Ingest, IngestCounters};
 use crate::flow::packet::PacketSink;
@@ -46,15 +49,15 @@ pub fn read_in_shares<C, P, T>(
     pinning: &Pinning,
 ) -> Result<ReadEnd, WorkerError>
 where
-    C: Capture + Send,
+    C: Stretches + Send,
     P: Fn(&C) -> Position + Sync,
     T: PacketTracking + Send,
 {
     let count = workers.len();
     debug_assert_eq!(others.len() + 1, count);
     let readings = std::iter::once(first).chain(&mut others);
-    let accord = Accord::new(count);
-    let (accord, position) = (&accord, &position);
+    let (accord, survey) = (Accord::new(count), Survey::new(count));
+    let (accord, survey, position) = (&accord, &survey, &position);
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
         let mut ends = Vec::new();
@@ -62,17 +65,22 @@ where
         for ((worker, parts), reading) in workers.into_iter().enumerate().zip(readings) {
             let seat = Seat::new(accord);
             let share = Share::new(worker, count, ingest(), parts);
+            let filter = reading.reading.filter().cloned();
+            let scouting = Scouting::start(survey, worker, reading.capture.scout(), filter);
             let started = std::thread::Builder::new().name(name(worker)).spawn_scoped(scope, {
                 move || {
                     pinning.pin(Thread::Worker(worker));
-                    reading.run(share, position, seat)
+                    reading.run(share, position, scouting, seat)
                 }
             });
             match started {
                 Ok(thread) => threads.push(thread),
                 Err(source) => {
                     result = Err(WorkerError::Start { worker, source });
-                    (worker + 1..count).for_each(|_| drop(Seat::new(accord)));
+                    for worker in worker + 1..count {
+                        drop(Seat::new(accord));
+                        survey.leave(worker);
+                    }
                     break;
                 }
             }
@@ -87,15 +95,20 @@ where
     })
 }
 
-impl<C: Capture> Reading<C> {
+impl<C: Stretches> Reading<C> {
     fn run(
         &mut self,
         mut share: Share<impl PacketTracking>,
         position: impl Fn(&C) -> Position,
+        mut scouting: Option<Scouting<'_, C::Scout>>,
         seat: Seat<'_>,
     ) -> ReadEnd {
         let Self { reading, capture } = self;
-        let mut end = reading.run(capture, &mut share, &position);
+        let mut end = reading.run_by(capture, &mut share, &position, |reading, capture, share| {
+            share.turn(reading, capture, &mut scouting)
+        });
+        // Not before it meets the others, who may wait for it.
+        drop(scouting);
         let last = seat.meet(reading.frames(), end.stopped);
         reading.run_until(last, capture, &mut share, &position, &mut end);
         share.finish(reading.now(), reading.figures());
@@ -139,6 +152,59 @@ impl<T: PacketTracking> Share<T> {
         }
     }
 
+    /// Frames of one stretch, or one batch.
+    fn turn<C: Stretches>(
+        &mut self,
+        reading: &mut ReadLoop,
+        capture: &mut C,
+        scouting: &mut Option<Scouting<'_, C::Scout>>,
+    ) -> Result<Option<()>, CaptureError> {
+        let looked = match scouting {
+            Some(scouting) => capture.place().map(|place| (place, scouting)),
+            None => None,
+        };
+        let Some((place, scouting)) = looked else {
+            // Nobody waits for who does not come by stretches any more.
+            *scouting = None;
+            return capture.with_batch(|frames| reading.batch(frames, self));
+        };
+        let stretch = place / C::STRETCH;
+        match scouting.of(stretch) {
+            Some(found) if found.follows(place) && !self.may_give_up(&found) => {
+                capture.pick(found.picks(self.own.worker), |frames, picks| {
+                    self.picked(frames, picks, found.are_told);
+                });
+                reading.count_looked_at(found.link(), &found.kept, &found.filtered);
+                Ok(Some(()))
+            }
+            _ => {
+                let end = (stretch + 1) * C::STRETCH;
+                capture.with_batch_before(end, |frames| reading.batch(frames, self))
+            }
+        }
+    }
+
+    /// Whether fragments may have to be given up on in a stretch.
+    fn may_give_up(&self, found: &Found) -> bool {
+        let latest = self.latest.max(found.kept.latest);
+        // No fragment begins where all frames were told.
+        let earliest = if found.are_told { latest } else { self.latest.min(found.kept.earliest) };
+        self.ingest.may_give_up(earliest, latest)
+    }
+
+    /// Frames of a stretch that are this worker's, or may be.
+    fn picked(&mut self, frames: &[Frame<'_>], picks: &[Pick], are_told: bool) {
+        let mut latest = self.latest;
+        for ((index, frame), (pick, chosen)) in
+            (0..).zip(frames).zip(picks.iter().zip(&mut self.chosen))
+        {
+            latest = latest.max(frame.ts.plus_nanos(u64::from(pick.late_ns)));
+            *chosen = Chosen { index, latest };
+        }
+        self.latest = latest;
+        self.chosen(frames, frames.len(), are_told);
+    }
+
     fn batch(&mut self, frames: &[Frame<'_>]) {
         let (mut len, mut are_told) = (0, true);
         let (mut earliest, mut latest) = (self.latest, self.latest);
@@ -151,17 +217,31 @@ impl<T: PacketTracking> Share<T> {
             len += usize::from(words.is_none_or(|words| self.own.is_ours(words)));
         }
         self.latest = latest;
-        let unmatched = self.ingest.counters().unmatched;
         // A frame that is passed over may be the one that shows that it is time to. No fragment begins where all frames were told.
         let earliest = if are_told { latest } else { earliest };
-        let chosen = &self.chosen[..len];
         if self.ingest.may_give_up(earliest, latest) {
+            let unmatched = self.ingest.counters().unmatched;
             self.ingest.batch(frames, &mut self.own);
-        } else if are_told {
+            self.ingested(frames, unmatched);
+        } else {
+            self.chosen(frames, len, are_told);
+        }
+    }
+
+    /// Tracks the first `len` frames that were chosen.
+    fn chosen(&mut self, frames: &[Frame<'_>], len: usize, are_told: bool) {
+        let unmatched = self.ingest.counters().unmatched;
+        let chosen = &self.chosen[..len];
+        if are_told {
             self.ingest.batch_of(frames, chosen, &mut self.own.packets);
         } else {
             self.ingest.batch_of(frames, chosen, &mut self.own);
         }
+        self.ingested(frames, unmatched);
+    }
+
+    /// Tracks the packets of these frames, before which so many had no key.
+    fn ingested(&mut self, frames: &[Frame<'_>], unmatched: u64) {
         if self.own.worker == 0 {
             tell_unmatched(&mut self.hooks, self.ingest.counters().unmatched - unmatched);
         }

@@ -1,0 +1,315 @@
+//! What workers that read the same capture find out for each other: where each worker's frames are, stretch by stretch.
+//!
+//! Contract: each stretch is looked through by one worker, in the order of the capture, whoever has time for it, some stretches ahead of
+//! where it is itself. What was found is kept until every worker is past it, or gone; nobody is further than so many stretches ahead of
+//! who is last. Who waits, waits for somebody who is looking, or who tracks. What a scout cannot tell is found by everybody for
+//! himself.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::capture::filter::Filter;
+use crate::capture::stretch::{Pick, Picks, Scout, Tally};
+use crate::decode::glance;
+use crate::frame::LinkType;
+use crate::sensor::rss::Steering;
+
+/// Stretches that are looked through ahead of who is furthest, for each worker.
+const AHEAD_A_WORKER: u64 = 1;
+
+/// Stretches that are kept for who is last, beyond those that are ahead.
+const KEPT_MAX: u64 = 16;
+
+/// Picks of frames that are not told at a glance, of one stretch for all workers together: 256 KiB.
+const UNTOLD_PICKS_MAX: usize = 1 << 15;
+
+/// The stretch of who takes no part any more.
+const GONE: u64 = u64::MAX;
+
+/// What is known of the stretches that workers are at.
+pub(super) struct Survey {
+    state: Mutex<State>,
+    changed: Condvar,
+    workers: usize,
+}
+
+struct State {
+    /// The stretch that `looks` begins with: the one of who is last.
+    first: u64,
+    looks: VecDeque<Look>,
+    /// Which stretch each worker is at.
+    at: Vec<u64>,
+    /// Recycled.
+    spare: Vec<Found>,
+    /// Workers that wait for a change. Waking nobody is a system call too.
+    waiting: usize,
+}
+
+/// What became of a look at a stretch.
+enum Look {
+    Begun,
+    Done(Arc<Found>),
+    Failed,
+}
+
+/// What was found in a stretch.
+pub(super) struct Found {
+    stretch: u64,
+    /// Where its first frame begins.
+    begin: u64,
+    /// Where its last frame ends.
+    end: u64,
+    /// What their link type is.
+    link: LinkType,
+    /// Frames that the filter wants.
+    pub(super) kept: Tally,
+    /// Frames that it does not want.
+    pub(super) filtered: Tally,
+    /// Those that it wants, by worker: its own, and all that are not told at a glance.
+    picks: Vec<Vec<Pick>>,
+    /// Whether all were told.
+    pub(super) are_told: bool,
+    /// Whether the picks say all: not where times go back further than one can say, or too many frames are everybody's.
+    is_complete: bool,
+}
+
+/// What a worker is to do next.
+enum Next {
+    /// Look through this stretch.
+    Look(u64, Found),
+    /// Go on with its own one, of which this is known.
+    Known(Option<Arc<Found>>),
+}
+
+impl Survey {
+    pub(super) fn new(workers: usize) -> Self {
+        let state = State {
+            first: 0,
+            looks: VecDeque::new(),
+            at: vec![0; workers],
+            spare: Vec::new(),
+            waiting: 0,
+        };
+        Self { state: Mutex::new(state), changed: Condvar::new(), workers }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Whoever panicked left nothing half done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A worker is at this stretch.
+    fn next(&self, worker: usize, stretch: u64) -> Next {
+        let mut state = self.lock();
+        if state.at[worker] != stretch {
+            state.go(worker, stretch);
+            self.wake(&state);
+        }
+        let ahead = AHEAD_A_WORKER * self.workers as u64;
+        loop {
+            let next = state.first + state.looks.len() as u64;
+            if next < stretch + ahead && next < state.first + ahead + KEPT_MAX {
+                state.looks.push_back(Look::Begun);
+                let found = state.spare.pop().unwrap_or_else(|| Found::new(self.workers));
+                return Next::Look(next, found);
+            }
+            match state.look(stretch) {
+                Some(Look::Done(found)) => return Next::Known(Some(Arc::clone(found))),
+                Some(Look::Failed) => return Next::Known(None),
+                Some(Look::Begun) | None => {
+                    state.waiting += 1;
+                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state.waiting -= 1;
+                }
+            }
+        }
+    }
+
+    /// What a look came to.
+    fn tell(&self, stretch: u64, look: Look) {
+        let mut state = self.lock();
+        if let Some(begun) = state.look(stretch) {
+            *begun = look;
+        }
+        self.wake(&state);
+    }
+
+    /// This worker looks and waits no more.
+    pub(super) fn leave(&self, worker: usize) {
+        let mut state = self.lock();
+        state.go(worker, GONE);
+        self.wake(&state);
+    }
+
+    fn wake(&self, state: &State) {
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
+    }
+}
+
+impl State {
+    /// What is known of a stretch that nobody is past.
+    fn look(&mut self, stretch: u64) -> Option<&mut Look> {
+        self.looks.get_mut(usize::try_from(stretch.checked_sub(self.first)?).ok()?)
+    }
+
+    fn go(&mut self, worker: usize, stretch: u64) {
+        self.at[worker] = stretch;
+        let last = self.at.iter().min().copied().unwrap_or(GONE);
+        // Who is looking is not past what it looks at, or ahead of it.
+        while self.first < last {
+            match self.looks.pop_front() {
+                Some(Look::Done(found)) => self.spare.extend(Arc::into_inner(found)),
+                Some(Look::Begun | Look::Failed) => {}
+                None => {
+                    self.first = last;
+                    return;
+                }
+            }
+            self.first += 1;
+        }
+    }
+}
+
+impl Found {
+    fn new(workers: usize) -> Self {
+        Self {
+            stretch: 0,
+            begin: 0,
+            end: 0,
+            link: LinkType::NULL,
+            kept: Tally::default(),
+            filtered: Tally::default(),
+            picks: vec![Vec::new(); workers],
+            are_told: true,
+            is_complete: false,
+        }
+    }
+
+    /// Whether it is of frames that begin at `place`, which the one before it ends at.
+    pub(super) fn follows(&self, place: u64) -> bool {
+        self.begin == place && self.end > place && self.is_complete
+    }
+
+    /// Frames that a worker has to look at.
+    pub(super) fn picks(&self, worker: usize) -> Picks<'_> {
+        Picks {
+            stretch: self.stretch,
+            picks: &self.picks[worker],
+            end: self.end,
+            frames: self.kept.frames + self.filtered.frames,
+        }
+    }
+
+    /// The link type of all frames.
+    pub(super) fn link(&self) -> LinkType {
+        self.link
+    }
+
+    /// Of a stretch that a scout looks through; `false` if it cannot tell.
+    fn look(
+        &mut self,
+        stretch: u64,
+        scout: &mut impl Scout,
+        steering: &Steering,
+        filter: Option<&Filter>,
+    ) -> bool {
+        self.picks.iter_mut().for_each(Vec::clear);
+        let (mut kept, mut filtered) = (Tally::default(), Tally::default());
+        let (mut untold, mut late_ns_max) = (0, 0);
+        let untold_max = UNTOLD_PICKS_MAX / self.picks.len();
+        let places = scout.look_through(stretch, |frame, at| {
+            if filter.is_some_and(|filter| !filter.matches(frame)) {
+                filtered.add(frame);
+                return;
+            }
+            kept.add(frame);
+            let late_ns = kept.latest.nanos_since(frame.ts);
+            late_ns_max = late_ns.max(late_ns_max);
+            let pick = Pick { at, late_ns: late_ns as u32 };
+            if let Some(words) = glance::words(frame) {
+                self.picks[steering.worker_by_words(words)].push(pick);
+                return;
+            }
+            untold += 1;
+            if untold <= untold_max {
+                self.picks.iter_mut().for_each(|picks| picks.push(pick));
+            }
+        });
+        let Some(places) = places else { return false };
+        let picks = std::mem::take(&mut self.picks);
+        *self = Self {
+            stretch,
+            begin: places.start,
+            end: places.end,
+            link: scout.link(),
+            kept,
+            filtered,
+            picks,
+            are_told: untold == 0,
+            is_complete: untold <= untold_max && u32::try_from(late_ns_max).is_ok(),
+        };
+        true
+    }
+}
+
+/// A worker's part in it.
+pub(super) struct Scouting<'a, S> {
+    survey: &'a Survey,
+    worker: usize,
+    scout: S,
+    steering: Steering,
+    filter: Option<Filter>,
+}
+
+impl<'a, S: Scout> Scouting<'a, S> {
+    /// That of one with such a scout; without any, the others do not wait for it.
+    pub(super) fn start(
+        survey: &'a Survey,
+        worker: usize,
+        scout: Option<S>,
+        filter: Option<Filter>,
+    ) -> Option<Self> {
+        let Some(scout) = scout else {
+            survey.leave(worker);
+            return None;
+        };
+        Some(Self { survey, worker, scout, steering: Steering::new(survey.workers), filter })
+    }
+
+    /// What is known of a stretch that this worker has come to.
+    pub(super) fn of(&mut self, stretch: u64) -> Option<Arc<Found>> {
+        loop {
+            match self.survey.next(self.worker, stretch) {
+                Next::Known(found) => return found,
+                Next::Look(stretch, mut found) => {
+                    let mut told = Told { survey: self.survey, stretch, look: Look::Failed };
+                    if found.look(stretch, &mut self.scout, &self.steering, self.filter.as_ref()) {
+                        told.look = Look::Done(Arc::new(found));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Who leaves, however, is not waited for.
+impl<S> Drop for Scouting<'_, S> {
+    fn drop(&mut self) {
+        self.survey.leave(self.worker);
+    }
+}
+
+/// A look that others wait for: they are told when it is over, however.
+struct Told<'a> {
+    survey: &'a Survey,
+    stretch: u64,
+    look: Look,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.survey.tell(self.stretch, std::mem::replace(&mut self.look, Look::Failed));
+    }
+}
