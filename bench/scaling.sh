@@ -6,7 +6,7 @@
 # Three comparisons of whole runs, files in the page cache to JSON records on disk, in turns, medians. The frames of A and C are
 # repeated until a run takes about a second: what a second costs is not what a start costs.
 #
-#   steered    `replay --workers 2` against `--workers 1`: the packets of one file, dealt out by whichever worker reads. Both
+#   steered    `replay --workers 2` against `--workers 1`: the packets of one file, of which two workers find the frames together. Both
 #              may use both cores, so that the one worker has its export thread on the other.
 #   apart      two processes, each on a core of its own and with all that a file takes, against one: what two queues of
 #              an interface with a worker each share is the memory and the disk, and so do these. The figure is twice
@@ -132,7 +132,7 @@ timed() {
 repeated() { # workload
     local times=1
     case $1 in
-    A) times=10 ;;
+    A) times=20 ;;
     C) times=3 ;;
     esac
     times=$(awk -v n=$times -v scale="$scale" 'BEGIN { printf "%.0f", n / scale }')

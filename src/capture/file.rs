@@ -200,19 +200,24 @@ impl CaptureFiles {
         })
     }
 
-    /// The next batch of the only file, as `parse` takes it from the bytes at hand.
+    /// The next batch of the only file; `BOUNDED`, of records that begin less than `left` bytes from here.
     #[inline(always)]
-    fn batch_of_one<R>(
+    fn batch_of_one<R, const BOUNDED: bool>(
         &mut self,
+        left: usize,
         f: impl FnOnce(&[Frame<'_>]) -> R,
-        parse: impl for<'a> Fn(&mut Format, &'a [u8], &mut Ahead, &mut Vec<Frame<'a>>) -> (usize, Stop),
     ) -> Result<Option<R>, CaptureError> {
         let [reader] = self.readers.as_mut_slice() else { return self.told() };
         while reader.is_open() {
             let mut frames = recycled(std::mem::take(&mut self.scratch));
             reader.advance();
-            let bytes = rest(&reader.source, reader.at);
-            let (used, stop) = parse(&mut reader.format, bytes, &mut reader.ahead, &mut frames);
+            let FileReader { source, at, ahead, format, .. } = reader;
+            let (bytes, take) = (rest(source, *at), |frame, _| frames.push(frame));
+            let (used, stop) = if BOUNDED {
+                format.parse_before(bytes, ahead, BATCH_FRAMES_MAX, left, take)
+            } else {
+                format.parse(bytes, ahead, BATCH_FRAMES_MAX, take)
+            };
             reader.at += used;
             if !frames.is_empty() {
                 let result = f(&frames);
@@ -264,9 +269,7 @@ impl Capture for CaptureFiles {
             self.scratch = recycled(frames);
             return self.told();
         }
-        self.batch_of_one(f, |format, bytes, ahead, frames| {
-            format.parse(bytes, ahead, BATCH_FRAMES_MAX, |frame, _| frames.push(frame))
-        })
+        self.batch_of_one::<R, false>(usize::MAX, f)
     }
 }
 

@@ -91,9 +91,7 @@ impl Stretches for CaptureFiles {
     ) -> Result<Option<R>, CaptureError> {
         let Some(at) = self.place() else { return self.with_batch(f) };
         let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
-        self.batch_of_one(f, |format, bytes, ahead, frames| {
-            format.parse_before(bytes, ahead, BATCH_FRAMES_MAX, left, |frame, _| frames.push(frame))
-        })
+        self.batch_of_one::<R, true>(left, f)
     }
 
     fn pick(
