@@ -125,6 +125,18 @@ impl<E: FlowExtractor> Ingest<E> {
         self.each(chosen, packets);
     }
 
+    /// The same of `frames` between which others came that are not looked at; `latest` are the latest times that all up to each one
+    /// showed.
+    pub fn batch_between<P: PacketSink<E::Key>>(
+        &mut self,
+        frames: &[Frame<'_>],
+        latest: impl Iterator<Item = Timestamp>,
+        packets: &mut P,
+    ) {
+        let all = frames.iter().enumerate().zip(latest);
+        self.each(all.map(|((index, frame), latest)| (index, frame, latest)), packets);
+    }
+
     /// Frames with their places and the latest time that frames up to them showed.
     #[inline(always)]
     fn each<'a, 'f: 'a, P: PacketSink<E::Key>>(

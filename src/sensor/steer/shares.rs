@@ -194,15 +194,16 @@ impl<T: PacketTracking> Share<T> {
 
     /// Frames of a stretch that are this worker's, or may be.
     fn picked(&mut self, frames: &[Frame<'_>], picks: &[Pick], are_told: bool) {
-        let mut latest = self.latest;
-        for ((index, frame), (pick, chosen)) in
-            (0..).zip(frames).zip(picks.iter().zip(&mut self.chosen))
-        {
-            latest = latest.max(frame.ts.plus_nanos(u64::from(pick.late_ns)));
-            *chosen = Chosen { index, latest };
+        // The latest time of all stretches before it is the ingest's since it was told the time at their end.
+        let latest = frames.iter().zip(picks);
+        let latest = latest.map(|(frame, pick)| frame.ts.plus_nanos(u64::from(pick.late_ns)));
+        let unmatched = self.ingest.counters().unmatched;
+        if are_told {
+            self.ingest.batch_between(frames, latest, &mut self.own.packets);
+        } else {
+            self.ingest.batch_between(frames, latest, &mut self.own);
         }
-        self.latest = latest;
-        self.chosen(frames, frames.len(), are_told);
+        self.ingested(frames, unmatched);
     }
 
     fn batch(&mut self, frames: &[Frame<'_>]) {
@@ -219,20 +220,11 @@ impl<T: PacketTracking> Share<T> {
         self.latest = latest;
         // A frame that is passed over may be the one that shows that it is time to. No fragment begins where all frames were told.
         let earliest = if are_told { latest } else { earliest };
-        if self.ingest.may_give_up(earliest, latest) {
-            let unmatched = self.ingest.counters().unmatched;
-            self.ingest.batch(frames, &mut self.own);
-            self.ingested(frames, unmatched);
-        } else {
-            self.chosen(frames, len, are_told);
-        }
-    }
-
-    /// Tracks the first `len` frames that were chosen.
-    fn chosen(&mut self, frames: &[Frame<'_>], len: usize, are_told: bool) {
-        let unmatched = self.ingest.counters().unmatched;
         let chosen = &self.chosen[..len];
-        if are_told {
+        let unmatched = self.ingest.counters().unmatched;
+        if self.ingest.may_give_up(earliest, latest) {
+            self.ingest.batch(frames, &mut self.own);
+        } else if are_told {
             self.ingest.batch_of(frames, chosen, &mut self.own.packets);
         } else {
             self.ingest.batch_of(frames, chosen, &mut self.own);
