@@ -107,7 +107,7 @@ impl<C: Stretches> Reading<C> {
         let mut end = reading.run_by(capture, &mut share, &position, |reading, capture, share| {
             share.turn(reading, capture, &mut scouting)
         });
-        // Not before it meets the others, who may wait for it.
+        // Before it meets the others: nobody waits for it here and there.
         drop(scouting);
         let last = seat.meet(reading.frames(), end.stopped);
         reading.run_until(last, capture, &mut share, &position, &mut end);
