@@ -174,7 +174,7 @@ impl<T: PacketTracking> Share<T> {
                 capture.pick(found.picks(self.own.worker), |frames, picks| {
                     self.picked(frames, picks, found.are_told);
                 });
-                reading.count_looked_at(found.link(), &found.kept, &found.filtered);
+                reading.count_looked_at(found.link, &found.kept, &found.filtered);
                 Ok(Some(()))
             }
             _ => {

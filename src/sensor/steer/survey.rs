@@ -59,8 +59,8 @@ pub(super) struct Found {
     begin: u64,
     /// Where its last frame ends.
     end: u64,
-    /// What their link type is.
-    link: LinkType,
+    /// Their link type.
+    pub(super) link: LinkType,
     /// Frames that the filter wants.
     pub(super) kept: Tally,
     /// Frames that it does not want.
@@ -200,11 +200,6 @@ impl Found {
             end: self.end,
             frames: self.kept.frames + self.filtered.frames,
         }
-    }
-
-    /// The link type of all frames.
-    pub(super) fn link(&self) -> LinkType {
-        self.link
     }
 
     /// Of a stretch that a scout looks through; `false` if it cannot tell.
