@@ -19,3 +19,12 @@ pub(crate) fn prefetch<T>(value: &T) {
 #[cfg(not(target_arch = "x86_64"))]
 #[inline(always)]
 pub(crate) fn prefetch<T>(_: &T) {}
+
+/// Asks for the lines that the first and the last of the first `N` bytes are in, where there are so many.
+#[inline(always)]
+pub(crate) fn prefetch_ends<const N: usize>(bytes: &[u8]) {
+    if let Some([first, .., last]) = bytes.get(..N) {
+        prefetch(first);
+        prefetch(last);
+    }
+}

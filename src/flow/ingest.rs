@@ -14,7 +14,7 @@ use crate::decode::{
 };
 use crate::frame::Frame;
 use crate::net::IpProto;
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_ends;
 use crate::time::{Timestamp, duration_ns};
 
 /// Headers of a frame are fetched so many frames ahead.
@@ -104,7 +104,7 @@ impl<E: FlowExtractor> Ingest<E> {
     fn batch_far<P: PacketSink<E::Key>>(&mut self, frames: &[Frame<'_>], packets: &mut P) {
         let all = frames.iter().enumerate().inspect(|(index, _)| {
             if let Some(later) = frames.get(index + FRAMES_AHEAD) {
-                prefetch_headers(later);
+                prefetch_ends::<HEADERS_BYTES>(later.data);
             }
         });
         self.each(all.map(whole), packets);
@@ -382,15 +382,6 @@ fn whole<'a, 'f>((index, frame): (usize, &'a Frame<'f>)) -> (usize, &'a Frame<'f
 fn are_close(frames: &[Frame<'_>]) -> bool {
     let at = |frame: Option<&Frame<'_>>| frame.map_or(0, |frame| frame.data.as_ptr().addr());
     at(frames.last()).wrapping_sub(at(frames.first())) / CLOSE_BYTES <= frames.len()
-}
-
-/// Asks for the lines that the headers of most frames are in.
-#[inline(always)]
-fn prefetch_headers(frame: &Frame<'_>) {
-    if let Some([first, .., last]) = frame.data.first_chunk::<HEADERS_BYTES>() {
-        prefetch(first);
-        prefetch(last);
-    }
 }
 
 /// A frame on its way to being a packet.

@@ -71,7 +71,7 @@ impl Toeplitz {
 ///
 /// Toeplitz is linear, and under a key that repeats every 16 bits the place of a 16-bit word does not matter: the hash is that
 /// of all words of addresses and ports, added without carry. `bpf/rss.h` computes the same.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Steering {
     by_byte: Box<[[u32; 256]; 2]>,
     table: [u8; TABLE_LEN],

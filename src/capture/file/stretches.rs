@@ -10,7 +10,7 @@ use crate::capture::pcap::{HEADER_BYTES, Pcap};
 use crate::capture::stretch::{Pick, Picks, Scout, Stretches};
 use crate::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
 use crate::frame::{Frame, LinkType};
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_ends;
 
 /// Small enough for a few of them to be in a core's own cache, large enough for what a stretch costs beside its frames to be nothing.
 const STRETCH_BYTES: usize = 256 * 1024;
@@ -104,12 +104,8 @@ impl Stretches for CaptureFiles {
         let from = stretch as usize * STRETCH_BYTES;
         let bytes = rest(&reader.source, from);
         let ask = |pick: &Pick| {
-            if let Some([first, .., last]) =
-                bytes.get(pick.at as usize..).and_then(|rest| rest.first_chunk::<LOOKED_AT_BYTES>())
-            {
-                prefetch(first);
-                prefetch(last);
-            }
+            let record = bytes.get(pick.at as usize..).unwrap_or_default();
+            prefetch_ends::<LOOKED_AT_BYTES>(record);
         };
         picks.iter().take(PICKS_AHEAD).for_each(ask);
         let mut ahead = picks.iter().skip(PICKS_AHEAD);

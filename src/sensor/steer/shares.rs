@@ -64,7 +64,7 @@ where
         let mut result = Ok(());
         for ((worker, parts), reading) in workers.into_iter().enumerate().zip(readings) {
             let seat = Seat::new(accord);
-            let share = Share::new(worker, count, ingest(), parts);
+            let share = Share::new(worker, survey.steering.clone(), ingest(), parts);
             let filter = reading.reading.filter().cloned();
             let scouting = Scouting::start(survey, worker, reading.capture.scout(), filter);
             let started = std::thread::Builder::new().name(name(worker)).spawn_scoped(scope, {
@@ -133,14 +133,14 @@ struct Share<T> {
 impl<T: PacketTracking> Share<T> {
     fn new(
         worker: usize,
-        count: usize,
+        steering: Steering,
         ingest: Ingest<ByFiveTuple>,
         parts: WorkerParts<T>,
     ) -> Self {
         Self {
             ingest,
             own: OwnPackets {
-                steering: Steering::new(count),
+                steering,
                 worker,
                 packets: Vec::with_capacity(2 * BATCH_FRAMES_MAX),
                 others: 0,

@@ -31,6 +31,8 @@ pub(super) struct Survey {
     state: Mutex<State>,
     changed: Condvar,
     workers: usize,
+    /// Whose a frame is.
+    pub(super) steering: Steering,
 }
 
 struct State {
@@ -39,8 +41,8 @@ struct State {
     looks: VecDeque<Look>,
     /// Which stretch each worker is at.
     at: Vec<u64>,
-    /// Recycled.
-    spare: Vec<Found>,
+    /// Lists of picks, by worker, recycled.
+    spare: Vec<Vec<Vec<Pick>>>,
     /// Workers that wait for a change. Waking nobody is a system call too.
     waiting: usize,
 }
@@ -75,8 +77,8 @@ pub(super) struct Found {
 
 /// What a worker is to do next.
 enum Next {
-    /// Look through this stretch.
-    Look(u64, Found),
+    /// Look through this stretch, with room for its picks.
+    Look(u64, Vec<Vec<Pick>>),
     /// Go on with its own one, of which this is known.
     Known(Option<Arc<Found>>),
 }
@@ -90,7 +92,12 @@ impl Survey {
             spare: Vec::new(),
             waiting: 0,
         };
-        Self { state: Mutex::new(state), changed: Condvar::new(), workers }
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            workers,
+            steering: Steering::new(workers),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -110,8 +117,8 @@ impl Survey {
             let next = state.first + state.looks.len() as u64;
             if next < stretch + ahead && next < state.first + ahead + KEPT_MAX {
                 state.looks.push_back(Look::Begun);
-                let found = state.spare.pop().unwrap_or_else(|| Found::new(self.workers));
-                return Next::Look(next, found);
+                let picks = state.spare.pop().unwrap_or_else(|| vec![Vec::new(); self.workers]);
+                return Next::Look(next, picks);
             }
             match state.look(stretch) {
                 Some(Look::Done(found)) => return Next::Known(Some(Arc::clone(found))),
@@ -160,7 +167,9 @@ impl State {
         // Who is looking is not past what it looks at, or ahead of it.
         while self.first < last {
             match self.looks.pop_front() {
-                Some(Look::Done(found)) => self.spare.extend(Arc::into_inner(found)),
+                Some(Look::Done(found)) => {
+                    self.spare.extend(Arc::into_inner(found).map(|found| found.picks));
+                }
                 Some(Look::Begun | Look::Failed) => {}
                 None => {
                     self.first = last;
@@ -173,20 +182,6 @@ impl State {
 }
 
 impl Found {
-    fn new(workers: usize) -> Self {
-        Self {
-            stretch: 0,
-            begin: 0,
-            end: 0,
-            link: LinkType::NULL,
-            kept: Tally::default(),
-            filtered: Tally::default(),
-            picks: vec![Vec::new(); workers],
-            are_told: true,
-            is_complete: false,
-        }
-    }
-
     /// Whether it is of frames that begin at `place`, which the one before it ends at.
     pub(super) fn follows(&self, place: u64) -> bool {
         self.begin == place && self.end > place && self.is_complete
@@ -202,18 +197,18 @@ impl Found {
         }
     }
 
-    /// Of a stretch that a scout looks through; `false` if it cannot tell.
+    /// What a scout finds in a stretch; `None` if it cannot tell.
     fn look(
-        &mut self,
         stretch: u64,
+        mut picks: Vec<Vec<Pick>>,
         scout: &mut impl Scout,
         steering: &Steering,
         filter: Option<&Filter>,
-    ) -> bool {
-        self.picks.iter_mut().for_each(Vec::clear);
+    ) -> Option<Self> {
+        picks.iter_mut().for_each(Vec::clear);
         let (mut kept, mut filtered) = (Tally::default(), Tally::default());
         let (mut untold, mut late_ns_max) = (0, 0);
-        let untold_max = UNTOLD_PICKS_MAX / self.picks.len();
+        let untold_max = UNTOLD_PICKS_MAX / picks.len();
         let places = scout.look_through(stretch, |frame, at| {
             if filter.is_some_and(|filter| !filter.matches(frame)) {
                 filtered.add(frame);
@@ -224,17 +219,15 @@ impl Found {
             late_ns_max = late_ns.max(late_ns_max);
             let pick = Pick { at, late_ns: late_ns as u32 };
             if let Some(words) = glance::words(frame) {
-                self.picks[steering.worker_by_words(words)].push(pick);
+                picks[steering.worker_by_words(words)].push(pick);
                 return;
             }
             untold += 1;
             if untold <= untold_max {
-                self.picks.iter_mut().for_each(|picks| picks.push(pick));
+                picks.iter_mut().for_each(|picks| picks.push(pick));
             }
-        });
-        let Some(places) = places else { return false };
-        let picks = std::mem::take(&mut self.picks);
-        *self = Self {
+        })?;
+        Some(Self {
             stretch,
             begin: places.start,
             end: places.end,
@@ -244,8 +237,7 @@ impl Found {
             picks,
             are_told: untold == 0,
             is_complete: untold <= untold_max && u32::try_from(late_ns_max).is_ok(),
-        };
-        true
+        })
     }
 }
 
@@ -254,7 +246,6 @@ pub(super) struct Scouting<'a, S> {
     survey: &'a Survey,
     worker: usize,
     scout: S,
-    steering: Steering,
     filter: Option<Filter>,
 }
 
@@ -270,7 +261,7 @@ impl<'a, S: Scout> Scouting<'a, S> {
             survey.leave(worker);
             return None;
         };
-        Some(Self { survey, worker, scout, steering: Steering::new(survey.workers), filter })
+        Some(Self { survey, worker, scout, filter })
     }
 
     /// What is known of a stretch that this worker has come to.
@@ -278,9 +269,12 @@ impl<'a, S: Scout> Scouting<'a, S> {
         loop {
             match self.survey.next(self.worker, stretch) {
                 Next::Known(found) => return found,
-                Next::Look(stretch, mut found) => {
-                    let mut told = Told { survey: self.survey, stretch, look: Look::Failed };
-                    if found.look(stretch, &mut self.scout, &self.steering, self.filter.as_ref()) {
+                Next::Look(stretch, picks) => {
+                    let Self { survey, scout, filter, .. } = self;
+                    let mut told = Told { survey, stretch, look: Look::Failed };
+                    let found =
+                        Found::look(stretch, picks, scout, &survey.steering, filter.as_ref());
+                    if let Some(found) = found {
                         told.look = Look::Done(Arc::new(found));
                     }
                 }
