@@ -25,6 +25,7 @@ pub mod shunt;
 pub mod stretch;
 pub mod write;
 
+mod ahead;
 mod cached;
 #[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
 mod ebpf;
@@ -50,6 +51,7 @@ mod source;
     target_os = "linux"
 ))]
 mod sys;
+mod trails;
 mod unpack;
 
 #[cfg(any(

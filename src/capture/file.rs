@@ -10,7 +10,7 @@ mod stretches;
 use std::io;
 use std::path::Path;
 
-use super::map::Ahead;
+use super::ahead::Ahead;
 use super::merge::Merge;
 use super::pcap::{HEADER_BYTES, Pcap, Stop};
 use super::pcapng::PcapNg;
@@ -349,7 +349,7 @@ impl FileReader {
         };
         match format {
             Ok(format) => {
-                let ahead = Ahead::new(source.is_mapped());
+                let ahead = if source.is_mapped() { Ahead::far() } else { Ahead::at_hand() };
                 Ok(Self { name, source, at, ahead, format, end: End::Open })
             }
             Err(reason) => Err(CaptureError::Broken { file: name, offset: 0, unpacked, reason }),
@@ -361,7 +361,7 @@ impl FileReader {
     fn advance(&mut self) {
         self.source.advance(&mut self.at);
         if !self.source.is_mapped() {
-            self.ahead = Ahead::new(false);
+            self.ahead = Ahead::at_hand();
         }
     }
 

@@ -15,7 +15,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use memmap2::Mmap;
 
 use super::cached;
-use crate::prefetch::prefetch;
 
 /// How much is made ready at a time: one system call, and no page faults in between.
 const WINDOW_BYTES: usize = 1 << 20;
@@ -276,51 +275,5 @@ mod lease {
 
     pub(super) fn give_back(_: &File) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// How far ahead of the parser bytes are fetched: a dozen frames.
-const AHEAD_BYTES: usize = 8192;
-/// They are fetched when so many are wanting: a few small frames' worth at a time.
-const STEP_BYTES: usize = 512;
-/// What the processor fetches at a time. Asking for every second line, in the hope that it fetches pairs, was slower.
-const LINE_BYTES: usize = 64;
-
-/// Fetches what a parser will come to, line by line.
-///
-/// A record's header says where the next one is, so that over a map each frame would wait for memory: 50 ns a frame
-/// on workload C, 23 with this, 40 for the kernel's copy of a read.
-pub(super) struct Ahead {
-    /// How many bytes are left behind those that were asked for.
-    beyond: usize,
-    /// More is asked for when no more than this is left; 0 for never.
-    again: usize,
-}
-
-impl Ahead {
-    /// `on` for bytes that come from memory, not from the cache.
-    pub(super) fn new(on: bool) -> Self {
-        let far = if on { usize::MAX } else { 0 };
-        Self { beyond: far, again: far }
-    }
-
-    /// The parser is where `rest` begins, which ends where all that it sees ends.
-    #[inline(always)]
-    pub(super) fn of(&mut self, rest: &[u8]) {
-        if rest.len() <= self.again {
-            self.ask(rest);
-        }
-    }
-
-    #[inline(always)]
-    fn ask(&mut self, rest: &[u8]) {
-        // What was passed over in one step, of a frame longer than all this, is not fetched any more.
-        let from = rest.len().saturating_sub(self.beyond);
-        let ahead = rest.get(from..AHEAD_BYTES.min(rest.len())).unwrap_or_default();
-        // A line that is begun is left for the next time.
-        let mut lines = ahead.chunks_exact(LINE_BYTES);
-        lines.by_ref().for_each(|line| prefetch(&line[0]));
-        self.beyond = rest.len() - from - (ahead.len() - lines.remainder().len());
-        self.again = self.beyond.saturating_add(AHEAD_BYTES - STEP_BYTES);
     }
 }

@@ -7,9 +7,12 @@
 //! The parser is our own: records are so plain that a block parser's generality costs more than it saves.
 
 use super::file::Interface;
-use super::map::Ahead;
+use memchr::memmem::Finder;
+
+use super::ahead::Ahead;
 use super::{BrokenReason, FRAME_BYTES_MAX};
 use crate::frame::{Frame, LinkType};
+use crate::prefetch::prefetch_ends;
 use crate::time::Timestamp;
 
 /// Length of the file's header in bytes.
@@ -27,12 +30,20 @@ const VERSION_MAJOR: u16 = 2;
 /// The link type's part of the header's last field; the bits above tell the length of the FCS.
 const LINK_MASK: u32 = 0xffff;
 
+/// From a record's begin to the end of what is looked at of nearly every frame.
+const LOOKED_AT_BYTES: usize = RECORD_BYTES + 14 + 20 + 20;
+/// Records whose places are known are asked for so many ahead.
+pub(super) const RECORDS_AHEAD: usize = 64;
+
 /// So many records in a row are not taken for records by chance.
 const GUESS_RECORDS: usize = 4;
 /// A frame that is guessed has a link-layer header; zeros are no records.
 const GUESS_FRAME_BYTES_MIN: u32 = 14;
 /// So far apart are records that follow each other at most.
 const GUESS_SECONDS: u32 = 24 * 60 * 60;
+
+/// So many places are looked at for a guess at a record of a known time: where that time is common in the data, guessing takes too long.
+const GUESSES_MAX: usize = 64;
 
 /// Why a parser stopped.
 pub(super) enum Stop {
@@ -56,6 +67,15 @@ pub(super) struct Pcap {
     big_endian: bool,
     fraction_ns: u64,
     record_bytes: u8,
+}
+
+/// Guesses where records begin by the upper half of their seconds, which is the same for 18 hours.
+pub(super) struct Guesser<'a> {
+    pcap: &'a Pcap,
+    bytes: &'a [u8],
+    mark: Finder<'a>,
+    /// Where in a record it is.
+    mark_at: usize,
 }
 
 impl Pcap {
@@ -99,22 +119,19 @@ impl Pcap {
 
     /// Gives up to `max` frames from the front of `bytes` to `take`, with where in `bytes` each one's data begins.
     /// Returns how many bytes were used up and why it stopped.
+    #[inline]
     pub(super) fn parse<'a>(
-        &mut self,
+        &self,
         bytes: &'a [u8],
         ahead: &mut Ahead,
         max: usize,
         take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
-        // The byte order is chosen once a batch, not once a field.
-        if self.big_endian {
-            self.records(bytes, ahead, max, 0, u32::from_be_bytes, take)
-        } else {
-            self.records(bytes, ahead, max, 0, u32::from_le_bytes, take)
-        }
+        self.parse_within(bytes, ahead, max, None, take)
     }
 
     /// The same of records that begin before `end`.
+    #[inline]
     pub(super) fn parse_before<'a>(
         &self,
         bytes: &'a [u8],
@@ -123,25 +140,60 @@ impl Pcap {
         end: usize,
         take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
-        let least = bytes.len().checked_sub(end).map_or(0, |beyond| beyond + 1);
-        if self.big_endian {
+        self.parse_within(bytes, ahead, max, Some(end), take)
+    }
+
+    #[inline(always)]
+    fn parse_within<'a>(
+        &self,
+        bytes: &'a [u8],
+        ahead: &mut Ahead,
+        max: usize,
+        end: Option<usize>,
+        mut take: impl FnMut(Frame<'a>, usize),
+    ) -> (usize, Stop) {
+        if let Some(trails) = &mut ahead.trails {
+            let (count, places) = trails.next(self, bytes, max, end.unwrap_or(usize::MAX));
+            if count > 0 {
+                let mut used = 0;
+                self.records_at(bytes, places, count, |frame, data_at| {
+                    used = data_at + frame.data.len();
+                    take(frame, data_at);
+                });
+                return (used, Stop::Full);
+            }
+        }
+        let mut count = 0;
+        let take = |frame, data_at| {
+            count += 1;
+            take(frame, data_at);
+        };
+        // A record that begins with fewer bytes left is left.
+        let least = end.and_then(|end| bytes.len().checked_sub(end)).map_or(0, |beyond| beyond + 1);
+        // The byte order is chosen once a batch, not once a field.
+        let (used, stop) = if self.big_endian {
             self.records(bytes, ahead, max, least, u32::from_be_bytes, take)
         } else {
             self.records(bytes, ahead, max, least, u32::from_le_bytes, take)
+        };
+        if let Some(trails) = &mut ahead.trails {
+            trails.judge(count, used);
         }
+        (used, stop)
     }
 
-    /// Frames of records that begin at these places, as they were found there before.
+    /// Frames of the first `count` records that begin at these places, as they were found there before. Those behind are asked for.
     pub(super) fn records_at<'a>(
         &self,
         bytes: &'a [u8],
-        places: impl Iterator<Item = usize>,
-        take: impl FnMut(Frame<'a>),
+        places: impl Iterator<Item = usize> + Clone,
+        count: usize,
+        take: impl FnMut(Frame<'a>, usize),
     ) {
         if self.big_endian {
-            self.each_at(bytes, places, u32::from_be_bytes, take);
+            self.each_at(bytes, places, count, u32::from_be_bytes, take);
         } else {
-            self.each_at(bytes, places, u32::from_le_bytes, take);
+            self.each_at(bytes, places, count, u32::from_le_bytes, take);
         }
     }
 
@@ -149,59 +201,82 @@ impl Pcap {
     fn each_at<'a>(
         &self,
         bytes: &'a [u8],
-        places: impl Iterator<Item = usize>,
+        places: impl Iterator<Item = usize> + Clone,
+        count: usize,
         u32_of: impl Fn([u8; 4]) -> u32,
-        mut take: impl FnMut(Frame<'a>),
+        mut take: impl FnMut(Frame<'a>, usize),
     ) {
-        for place in places {
+        let mut later = places.clone().skip(RECORDS_AHEAD);
+        for place in places.take(count) {
+            later.next().into_iter().for_each(|place| ask_for(bytes, place));
             let record = bytes.get(place..).and_then(|rest| self.record(rest, &u32_of));
             debug_assert!(record.is_some(), "a record was found at {place}");
-            if let Some((frame, _)) = record {
-                take(frame);
+            if let Some((frame, next)) = record {
+                take(frame, bytes.len() - next.len() - frame.data.len());
             }
         }
+    }
+
+    /// Where a record that begins at `place` ends; `None` if none does.
+    #[inline(always)]
+    pub(super) fn end_of(&self, bytes: &[u8], place: usize) -> Option<usize> {
+        let rest = bytes.get(place..)?;
+        let (_, next) = if self.big_endian {
+            self.record(rest, &u32::from_be_bytes)?
+        } else {
+            self.record(rest, &u32::from_le_bytes)?
+        };
+        Some(bytes.len() - next.len())
     }
 
     /// Where the first record in `bytes` seems to begin, which may be anywhere in them before `end`: the first place from which so many
     /// records follow each other, or the last ones of the file, that all look like one.
     pub(super) fn guess(&self, bytes: &[u8], end: usize) -> Option<usize> {
         if self.big_endian {
-            (0..end).find(|&place| self.looks_right(bytes, place, u32::from_be_bytes))
+            (0..end).find(|&place| self.are_records(bytes, place, u32::from_be_bytes))
         } else {
-            (0..end).find(|&place| self.looks_right(bytes, place, u32::from_le_bytes))
+            (0..end).find(|&place| self.are_records(bytes, place, u32::from_le_bytes))
         }
     }
 
+    /// Whether the first bytes from `place` on look like records.
     #[inline(always)]
-    fn looks_right(&self, bytes: &[u8], place: usize, u32_of: impl Fn([u8; 4]) -> u32) -> bool {
+    fn are_records(&self, bytes: &[u8], place: usize, u32_of: impl Fn([u8; 4]) -> u32) -> bool {
         let mut rest = bytes.get(place..).unwrap_or_default();
-        let fractions = 1_000_000_000 / self.fraction_ns;
         let mut seconds_before = None;
         for found in 0..GUESS_RECORDS {
             if rest.is_empty() && found > 0 {
                 break;
             }
-            let Some(&[s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3]) =
-                rest.first_chunk::<RECORD_BYTES>()
-            else {
-                return false;
-            };
-            let (seconds, fraction) = (u32_of([s0, s1, s2, s3]), u32_of([f0, f1, f2, f3]));
-            let (captured, wire) = (u32_of([c0, c1, c2, c3]), u32_of([w0, w1, w2, w3]));
-            let lengths = GUESS_FRAME_BYTES_MIN..=FRAME_BYTES_MAX as u32;
-            if !lengths.contains(&captured) || !(captured..=*lengths.end()).contains(&wire) {
+            let Some((seconds, record_bytes)) = self.is_record(rest, &u32_of) else { return false };
+            if seconds.abs_diff(*seconds_before.get_or_insert(seconds)) > GUESS_SECONDS {
                 return false;
             }
-            if u64::from(fraction) >= fractions
-                || seconds.abs_diff(*seconds_before.get_or_insert(seconds)) > GUESS_SECONDS
-            {
-                return false;
-            }
-            let record_bytes = self.record_bytes() + captured as usize;
             let Some(next) = rest.get(record_bytes..) else { return false };
             rest = next;
         }
         true
+    }
+
+    /// The seconds and the length of what looks like a record.
+    #[inline(always)]
+    fn is_record(&self, bytes: &[u8], u32_of: &impl Fn([u8; 4]) -> u32) -> Option<(u32, usize)> {
+        let &[s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3] =
+            bytes.first_chunk::<RECORD_BYTES>()?;
+        let (seconds, fraction) = (u32_of([s0, s1, s2, s3]), u32_of([f0, f1, f2, f3]));
+        let (captured, wire) = (u32_of([c0, c1, c2, c3]), u32_of([w0, w1, w2, w3]));
+        let lengths = GUESS_FRAME_BYTES_MIN..=FRAME_BYTES_MAX as u32;
+        let fits = lengths.contains(&captured)
+            && (captured..=*lengths.end()).contains(&wire)
+            && u64::from(fraction) * self.fraction_ns < 1_000_000_000;
+        fits.then_some((seconds, self.record_bytes() + captured as usize))
+    }
+
+    /// Guesses where there are records of about the same time as the one that `bytes` begin with.
+    pub(super) fn guesser<'a>(&'a self, bytes: &'a [u8]) -> Option<Guesser<'a>> {
+        let mark_at = if self.big_endian { 0 } else { 2 };
+        let mark = Finder::new(bytes.get(mark_at..mark_at + 2)?);
+        Some(Guesser { pcap: self, bytes, mark, mark_at })
     }
 
     /// `least`: a record that begins with fewer bytes left is left.
@@ -275,6 +350,29 @@ impl Pcap {
         let what = if bytes.len() < header_bytes { "record's header" } else { "record" };
         Stop::Starved { what, needed }
     }
+}
+
+impl Guesser<'_> {
+    /// Where from `from` on and before `end` the first record seems to begin. One look: who follows it finds out.
+    pub(super) fn guess(&self, from: usize, end: usize) -> Option<usize> {
+        let marks = self.bytes.get(from + self.mark_at..)?;
+        let marks = marks.get(..end - from).unwrap_or(marks);
+        let places = self.mark.find_iter(marks).take(GUESSES_MAX).map(|found| from + found);
+        places.into_iter().find(|&place| {
+            let rest = self.bytes.get(place..).unwrap_or_default();
+            if self.pcap.big_endian {
+                self.pcap.is_record(rest, &u32::from_be_bytes).is_some()
+            } else {
+                self.pcap.is_record(rest, &u32::from_le_bytes).is_some()
+            }
+        })
+    }
+}
+
+/// Asks for what will be looked at of the record at a place.
+#[inline(always)]
+pub(super) fn ask_for(bytes: &[u8], place: usize) {
+    prefetch_ends::<LOOKED_AT_BYTES>(bytes.get(place..).unwrap_or_default());
 }
 
 /// Byte order (big-endian?) and magic number of a pcap file that begins so.

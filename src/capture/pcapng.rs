@@ -7,8 +7,8 @@
 //!
 //! Layout: draft-ietf-opsawg-pcapng, section 4; the obsolete Packet Block is in its appendix A.
 
+use super::ahead::Ahead;
 use super::file::Interface;
-use super::map::Ahead;
 use super::pcap::Stop;
 use super::{BrokenReason, FRAME_BYTES_MAX};
 use crate::frame::{Frame, LinkType};

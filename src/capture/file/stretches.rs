@@ -5,29 +5,25 @@
 use std::ops::Range;
 
 use super::{CaptureFiles, Format, recycled, rest};
-use crate::capture::map::{Ahead, MARGIN_BYTES, Map};
-use crate::capture::pcap::{HEADER_BYTES, Pcap};
+use crate::capture::ahead::Ahead;
+use crate::capture::map::{MARGIN_BYTES, Map};
+use crate::capture::pcap::{HEADER_BYTES, Pcap, RECORDS_AHEAD, ask_for};
 use crate::capture::stretch::{Pick, Picks, Scout, Stretches};
+use crate::capture::trails::ask_for_guess;
 use crate::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
 use crate::frame::{Frame, LinkType};
-use crate::prefetch::prefetch_ends;
 
 /// Small enough for a few of them to be in a core's own cache, large enough for what a stretch costs beside its frames to be nothing.
-const STRETCH_BYTES: usize = 256 * 1024;
+const STRETCH_BYTES: usize = 512 * 1024;
 
 // What a view makes ready from a stretch's begin on is all of it.
 const _: () = assert!(STRETCH_BYTES <= MARGIN_BYTES);
-
-/// Frames are asked for so many ahead.
-const PICKS_AHEAD: usize = 64;
-
-/// From a record's begin to the end of what is looked at of nearly every frame.
-const LOOKED_AT_BYTES: usize = 16 + 14 + 20 + 20;
 
 /// Looks through stretches of a file, with a view of its own.
 pub struct FileScout {
     map: Map,
     pcap: Pcap,
+    ahead: Ahead,
 }
 
 impl Scout for FileScout {
@@ -45,24 +41,30 @@ impl Scout for FileScout {
             return None;
         }
         let bytes = self.map.bytes().get(from..)?;
-        // What a guess looks at as well.
-        let mut ahead = Ahead::new(true);
-        ahead.of(bytes);
+        ask_for_guess(bytes);
         let first = match from {
             0 => HEADER_BYTES,
             _ => self.pcap.guess(bytes, STRETCH_BYTES)?,
         };
         let record_bytes = self.pcap.record_bytes();
-        let (used, _) = self.pcap.parse_before(
-            bytes.get(first..)?,
-            &mut ahead,
-            usize::MAX,
-            STRETCH_BYTES - first,
-            // Within a stretch.
-            |frame, data_at| take(&frame, (first + data_at - record_bytes) as u32),
-        );
+        let mut end = first;
+        // All at once, or as far as trails lead at a time.
+        while end < STRETCH_BYTES {
+            let (used, _) = self.pcap.parse_before(
+                bytes.get(end..)?,
+                &mut self.ahead,
+                usize::MAX,
+                STRETCH_BYTES - end,
+                // Within a stretch.
+                |frame, data_at| take(&frame, (end + data_at - record_bytes) as u32),
+            );
+            if used == 0 {
+                break;
+            }
+            end += used;
+        }
         let begin = (from + first) as u64;
-        Some(begin..begin + used as u64)
+        Some(begin..(from + end) as u64)
     }
 }
 
@@ -74,7 +76,8 @@ impl Stretches for CaptureFiles {
     fn scout(&self) -> Option<FileScout> {
         let [reader] = self.readers.as_slice() else { return None };
         let Format::Pcap(pcap) = &reader.format else { return None };
-        Some(FileScout { map: reader.source.map()?.again(), pcap: pcap.clone() })
+        let map = reader.source.map()?.again();
+        Some(FileScout { map, pcap: pcap.clone(), ahead: Ahead::far() })
     }
 
     fn place(&mut self) -> Option<u64> {
@@ -103,20 +106,13 @@ impl Stretches for CaptureFiles {
         let Format::Pcap(pcap) = &reader.format else { return };
         let from = stretch as usize * STRETCH_BYTES;
         let bytes = rest(&reader.source, from);
-        let ask = |pick: &Pick| {
-            let record = bytes.get(pick.at as usize..).unwrap_or_default();
-            prefetch_ends::<LOOKED_AT_BYTES>(record);
-        };
-        picks.iter().take(PICKS_AHEAD).for_each(ask);
-        let mut ahead = picks.iter().skip(PICKS_AHEAD);
-        for picks in picks.chunks(BATCH_FRAMES_MAX) {
+        let places = |from: usize| picks.iter().skip(from).map(|pick| pick.at as usize);
+        places(0).take(RECORDS_AHEAD).for_each(|place| ask_for(bytes, place));
+        for (number, batch) in picks.chunks(BATCH_FRAMES_MAX).enumerate() {
             let mut lent = recycled(std::mem::take(&mut self.scratch));
-            let places = picks.iter().map(|pick| {
-                ahead.next().into_iter().for_each(ask);
-                pick.at as usize
-            });
-            pcap.records_at(bytes, places, |frame| lent.push(frame));
-            f(&lent, picks);
+            let places = places(number * BATCH_FRAMES_MAX);
+            pcap.records_at(bytes, places, batch.len(), |frame, _| lent.push(frame));
+            f(&lent, batch);
             self.scratch = recycled(lent);
         }
         self.frames += frames;

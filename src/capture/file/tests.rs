@@ -53,3 +53,4 @@ mod pcapng;
 mod shared;
 mod streams;
 mod stretches;
+mod trails;
