@@ -32,8 +32,6 @@ const LINK_MASK: u32 = 0xffff;
 
 /// From a record's begin to the end of what is looked at of nearly every frame.
 const LOOKED_AT_BYTES: usize = RECORD_BYTES + 14 + 20 + 20;
-/// Records whose places are known are asked for so many ahead.
-pub(super) const RECORDS_AHEAD: usize = 64;
 
 /// So many records in a row are not taken for records by chance.
 const GUESS_RECORDS: usize = 4;
@@ -61,7 +59,7 @@ pub(super) enum Stop {
 }
 
 /// State of a pcap file: its header.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Pcap {
     pub(super) interface: Interface,
     big_endian: bool,
@@ -150,28 +148,18 @@ impl Pcap {
         ahead: &mut Ahead,
         max: usize,
         end: Option<usize>,
-        mut take: impl FnMut(Frame<'a>, usize),
+        take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
         if let Some(trails) = &mut ahead.trails {
-            let (count, places) = trails.next(self, bytes, max, end.unwrap_or(usize::MAX));
-            if count > 0 {
-                let mut used = 0;
-                self.records_at(bytes, places, count, |frame, data_at| {
-                    used = data_at + frame.data.len();
-                    take(frame, data_at);
-                });
-                return (used, Stop::Full);
+            let places = trails.next(self, bytes, max, end.unwrap_or(usize::MAX));
+            if places.len() > 0 {
+                return (self.along(bytes, places, take), Stop::Full);
             }
         }
-        let mut count = 0;
-        let take = |frame, data_at| {
-            count += 1;
-            take(frame, data_at);
-        };
         // A record that begins with fewer bytes left is left.
         let least = end.and_then(|end| bytes.len().checked_sub(end)).map_or(0, |beyond| beyond + 1);
         // The byte order is chosen once a batch, not once a field.
-        let (used, stop) = if self.big_endian {
+        let (count, used, stop) = if self.big_endian {
             self.records(bytes, ahead, max, least, u32::from_be_bytes, take)
         } else {
             self.records(bytes, ahead, max, least, u32::from_le_bytes, take)
@@ -182,18 +170,33 @@ impl Pcap {
         (used, stop)
     }
 
-    /// Frames of the first `count` records that begin at these places, as they were found there before. Those behind are asked for.
+    /// Frames of records that trails lead to, and how many bytes they used up. A call: within [`Pcap::parse`] it would cost the other way registers.
+    #[inline(never)]
+    fn along<'a>(
+        &self,
+        bytes: &'a [u8],
+        places: impl Iterator<Item = usize>,
+        mut take: impl FnMut(Frame<'a>, usize),
+    ) -> usize {
+        let mut used = 0;
+        self.records_at(bytes, places, |frame, data_at| {
+            used = data_at + frame.data.len();
+            take(frame, data_at);
+        });
+        used
+    }
+
+    /// Frames of records that begin at these places, as they were found there before.
     pub(super) fn records_at<'a>(
         &self,
         bytes: &'a [u8],
-        places: impl Iterator<Item = usize> + Clone,
-        count: usize,
+        places: impl Iterator<Item = usize>,
         take: impl FnMut(Frame<'a>, usize),
     ) {
         if self.big_endian {
-            self.each_at(bytes, places, count, u32::from_be_bytes, take);
+            self.each_at(bytes, places, u32::from_be_bytes, take);
         } else {
-            self.each_at(bytes, places, count, u32::from_le_bytes, take);
+            self.each_at(bytes, places, u32::from_le_bytes, take);
         }
     }
 
@@ -201,18 +204,17 @@ impl Pcap {
     fn each_at<'a>(
         &self,
         bytes: &'a [u8],
-        places: impl Iterator<Item = usize> + Clone,
-        count: usize,
+        places: impl Iterator<Item = usize>,
         u32_of: impl Fn([u8; 4]) -> u32,
         mut take: impl FnMut(Frame<'a>, usize),
     ) {
-        let mut later = places.clone().skip(RECORDS_AHEAD);
-        for place in places.take(count) {
-            later.next().into_iter().for_each(|place| ask_for(bytes, place));
-            let record = bytes.get(place..).and_then(|rest| self.record(rest, &u32_of));
+        // A copy, as in `records`.
+        let pcap = *self;
+        for place in places {
+            let record = bytes.get(place..).and_then(|rest| pcap.record(rest, &u32_of));
             debug_assert!(record.is_some(), "a record was found at {place}");
-            if let Some((frame, next)) = record {
-                take(frame, bytes.len() - next.len() - frame.data.len());
+            if let Some((frame, _)) = record {
+                take(frame, place + pcap.record_bytes());
             }
         }
     }
@@ -279,7 +281,7 @@ impl Pcap {
         Some(Guesser { pcap: self, bytes, mark, mark_at })
     }
 
-    /// `least`: a record that begins with fewer bytes left is left.
+    /// How many frames there were, of how many bytes, and why no more. `least`: a record that begins with fewer bytes left is left.
     #[inline(always)]
     fn records<'a>(
         &self,
@@ -289,20 +291,20 @@ impl Pcap {
         least: usize,
         u32_of: impl Fn([u8; 4]) -> u32,
         mut take: impl FnMut(Frame<'a>, usize),
-    ) -> (usize, Stop) {
-        let mut rest = bytes;
-        for _ in 0..max {
-            if rest.len() < least {
-                break;
-            }
+    ) -> (usize, usize, Stop) {
+        // A copy, for otherwise it is read anew for each record.
+        let pcap = *self;
+        let (mut rest, mut count) = (bytes, 0);
+        while count < max && rest.len() >= least {
             ahead.of(rest);
-            let Some((frame, next)) = self.record(rest, &u32_of) else {
-                return (bytes.len() - rest.len(), self.why_none(rest, &u32_of));
+            let Some((frame, next)) = pcap.record(rest, &u32_of) else {
+                return (count, bytes.len() - rest.len(), pcap.why_none(rest, &u32_of));
             };
             take(frame, bytes.len() - next.len() - frame.data.len());
             rest = next;
+            count += 1;
         }
-        (bytes.len() - rest.len(), Stop::Full)
+        (count, bytes.len() - rest.len(), Stop::Full)
     }
 
     /// The first record's frame, and what follows.

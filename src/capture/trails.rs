@@ -65,15 +65,14 @@ impl Trails {
         }
     }
 
-    /// How many of the next records in `bytes`, up to `max` and before `end`, are known, and where they and those behind them begin; none where it
-    /// is for others to find them.
+    /// Where in `bytes` the next records begin, up to `max` and before `end`; nowhere where it is for others to find them. They count as taken.
     pub(super) fn next(
         &mut self,
         pcap: &Pcap,
         bytes: &[u8],
         max: usize,
         end: usize,
-    ) -> (usize, impl Iterator<Item = usize> + Clone + '_) {
+    ) -> impl ExactSizeIterator<Item = usize> + '_ {
         // Nothing is left, or somebody else has gone on from there.
         let passed = self.from.checked_sub(bytes.len());
         let passed = passed.filter(|passed| self.found.get(self.taken) == Some(passed));
@@ -84,7 +83,7 @@ impl Trails {
         let known = self.found.get(self.taken..).unwrap_or_default();
         let count = known.partition_point(|place| place - passed < end).min(max);
         self.taken += count;
-        (count, known.iter().map(move |place| place - passed))
+        known[..count].iter().map(move |place| place - passed)
     }
 
     fn find(&mut self, pcap: &Pcap, bytes: &[u8]) {

@@ -7,7 +7,7 @@ use std::ops::Range;
 use super::{CaptureFiles, Format, recycled, rest};
 use crate::capture::ahead::Ahead;
 use crate::capture::map::{MARGIN_BYTES, Map};
-use crate::capture::pcap::{HEADER_BYTES, Pcap, RECORDS_AHEAD, ask_for};
+use crate::capture::pcap::{HEADER_BYTES, Pcap, ask_for};
 use crate::capture::stretch::{Pick, Picks, Scout, Stretches};
 use crate::capture::trails::ask_for_guess;
 use crate::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
@@ -18,6 +18,9 @@ const STRETCH_BYTES: usize = 512 * 1024;
 
 // What a view makes ready from a stretch's begin on is all of it.
 const _: () = assert!(STRETCH_BYTES <= MARGIN_BYTES);
+
+/// Frames are asked for so many ahead.
+const PICKS_AHEAD: usize = 64;
 
 /// Looks through stretches of a file, with a view of its own.
 pub struct FileScout {
@@ -77,7 +80,7 @@ impl Stretches for CaptureFiles {
         let [reader] = self.readers.as_slice() else { return None };
         let Format::Pcap(pcap) = &reader.format else { return None };
         let map = reader.source.map()?.again();
-        Some(FileScout { map, pcap: pcap.clone(), ahead: Ahead::far() })
+        Some(FileScout { map, pcap: *pcap, ahead: Ahead::far() })
     }
 
     fn place(&mut self) -> Option<u64> {
@@ -106,13 +109,17 @@ impl Stretches for CaptureFiles {
         let Format::Pcap(pcap) = &reader.format else { return };
         let from = stretch as usize * STRETCH_BYTES;
         let bytes = rest(&reader.source, from);
-        let places = |from: usize| picks.iter().skip(from).map(|pick| pick.at as usize);
-        places(0).take(RECORDS_AHEAD).for_each(|place| ask_for(bytes, place));
-        for (number, batch) in picks.chunks(BATCH_FRAMES_MAX).enumerate() {
+        let ask = |pick: &Pick| ask_for(bytes, pick.at as usize);
+        picks.iter().take(PICKS_AHEAD).for_each(ask);
+        let mut ahead = picks.iter().skip(PICKS_AHEAD);
+        for picks in picks.chunks(BATCH_FRAMES_MAX) {
             let mut lent = recycled(std::mem::take(&mut self.scratch));
-            let places = places(number * BATCH_FRAMES_MAX);
-            pcap.records_at(bytes, places, batch.len(), |frame, _| lent.push(frame));
-            f(&lent, batch);
+            let places = picks.iter().map(|pick| {
+                ahead.next().into_iter().for_each(ask);
+                pick.at as usize
+            });
+            pcap.records_at(bytes, places, |frame, _| lent.push(frame));
+            f(&lent, picks);
             self.scratch = recycled(lent);
         }
         self.frames += frames;
