@@ -359,15 +359,16 @@ impl Guesser<'_> {
     pub(super) fn guess(&self, from: usize, end: usize) -> Option<usize> {
         let marks = self.bytes.get(from + self.mark_at..)?;
         let marks = marks.get(..end - from).unwrap_or(marks);
-        let places = self.mark.find_iter(marks).take(GUESSES_MAX).map(|found| from + found);
-        places.into_iter().find(|&place| {
+        let mut places = self.mark.find_iter(marks).take(GUESSES_MAX).map(|found| from + found);
+        let looks_right = |place: usize| {
             let rest = self.bytes.get(place..).unwrap_or_default();
             if self.pcap.big_endian {
                 self.pcap.is_record(rest, &u32::from_be_bytes).is_some()
             } else {
                 self.pcap.is_record(rest, &u32::from_le_bytes).is_some()
             }
-        })
+        };
+        places.find(|&place| looks_right(place))
     }
 }
 

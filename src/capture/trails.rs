@@ -19,7 +19,7 @@ const TRAILS: usize = 16;
 /// A few dozen frames for each guess; all trails together, as far as they are asked for, are in a core's second cache.
 const TRAIL_BYTES: usize = 32 * 1024;
 /// So far all trails lead together.
-const REACH_BYTES: usize = TRAILS * TRAIL_BYTES;
+pub(super) const REACH_BYTES: usize = TRAILS * TRAIL_BYTES;
 /// What is asked for of each trail before a guess: as long as most frames.
 const GUESS_BYTES: usize = 512;
 /// What the processor fetches at a time.

@@ -9,12 +9,13 @@ use crate::capture::ahead::Ahead;
 use crate::capture::map::{MARGIN_BYTES, Map};
 use crate::capture::pcap::{HEADER_BYTES, Pcap, ask_for};
 use crate::capture::stretch::{Pick, Picks, Scout, Stretches};
-use crate::capture::trails::ask_for_guess;
+use crate::capture::trails::{REACH_BYTES, ask_for_guess};
 use crate::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
 use crate::frame::{Frame, LinkType};
 
-/// Small enough for a few of them to be in a core's own cache, large enough for what a stretch costs beside its frames to be nothing.
-const STRETCH_BYTES: usize = 512 * 1024;
+/// What trails lead through at once; small enough for a few of them to be in a core's own cache, large enough for what a stretch costs beside
+/// its frames to be nothing.
+const STRETCH_BYTES: usize = REACH_BYTES;
 
 // What a view makes ready from a stretch's begin on is all of it.
 const _: () = assert!(STRETCH_BYTES <= MARGIN_BYTES);
