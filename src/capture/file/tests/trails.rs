@@ -104,7 +104,7 @@ fn times_may_be_anything() {
     }
 }
 
-/// What was found is of no use once somebody has read on without it.
+/// Whatever was found for a batch, the next one of another kind goes on where it ended.
 #[test]
 fn a_file_may_be_read_in_turns_of_any_kind() {
     let lengths = (0..6_000).map(|n| 60 + n * 7 % 1_400);
@@ -126,6 +126,20 @@ fn a_file_may_be_read_in_turns_of_any_kind() {
     let (one_by_one, errors) = drained(CaptureFiles::from_bytes("x", bytes).unwrap());
     assert!(read == one_by_one, "{} frames for {}", read.len(), one_by_one.len());
     assert_eq!(errors, Vec::<String>::new());
+}
+
+#[test]
+fn files_of_large_frames_are_merged_like_any_others() {
+    let directory = Directory::new("merged");
+    let bytes = [7, 11].map(|step| {
+        let lengths = (0..2_000).map(move |n| 60 + n * step % 1_400);
+        filled(VARIANTS[0], lengths, b"GET / HTTP/1.1\r\n")
+    });
+    let files = [0, 1].map(|at| directory.file(&format!("{at}.pcap"), &bytes[at]));
+    let mapped = drained(CaptureFiles::open(&files, OpenOptions::new()).unwrap());
+    let read = drained(CaptureFiles::open(&files, OpenOptions::new().mmap(false)).unwrap());
+    assert_eq!(mapped.0.len(), 4_000);
+    assert!(mapped == read, "mapped and read differ");
 }
 
 proptest! {
