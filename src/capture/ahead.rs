@@ -1,14 +1,12 @@
 //! Asking memory for the bytes of a file that is mapped, before a parser comes to them.
 
-use super::trails::Trails;
+use super::trails::{LINE_BYTES, Trails};
 use crate::prefetch::prefetch;
 
 /// How far ahead of the parser bytes are fetched: a few frames.
 const AHEAD_BYTES: usize = 2048;
 /// They are fetched when so many are wanting: a few small frames' worth at a time.
 const STEP_BYTES: usize = 512;
-/// What the processor fetches at a time. Asking for every second line, in the hope that it fetches pairs, was slower.
-const LINE_BYTES: usize = 64;
 
 /// Pages that are fetched by turns. The processor's own fetching ends at a page's end, so that several at once come sooner than one after
 /// the other: 20 to 23 GB/s instead of 14.
@@ -57,7 +55,7 @@ impl Ahead {
         // What was passed over in one step, of a frame longer than all this, is not fetched any more.
         let from = rest.len().saturating_sub(self.beyond);
         let ahead = rest.get(from..AHEAD_BYTES.min(rest.len())).unwrap_or_default();
-        // A line that is begun is left for the next time.
+        // A line that is begun is left for the next time. Every second one, in the hope that the processor fetches pairs, was slower.
         let mut lines = ahead.chunks_exact(LINE_BYTES);
         lines.by_ref().for_each(|line| prefetch(&line[0]));
         self.beyond = rest.len() - from - (ahead.len() - lines.remainder().len());

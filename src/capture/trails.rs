@@ -23,7 +23,7 @@ pub(super) const REACH_BYTES: usize = TRAILS * TRAIL_BYTES;
 /// What is asked for of each trail before a guess: as long as most frames.
 const GUESS_BYTES: usize = 512;
 /// What the processor fetches at a time.
-const LINE_BYTES: usize = 64;
+pub(super) const LINE_BYTES: usize = 64;
 
 /// Bytes a record, on average: of smaller ones nearly every line is looked at, and of larger ones a guess takes longer than its trail saves.
 const WORTH_IT: RangeInclusive<usize> = 192..=12 * 1024;

@@ -12,6 +12,16 @@ struct Seen {
     data: Vec<u8>,
 }
 
+fn seen(frame: &Frame<'_>) -> Seen {
+    Seen {
+        nanos: frame.ts.as_nanos(),
+        wire_len: frame.wire_len,
+        link: frame.link.0,
+        interface: frame.interface,
+        data: frame.data.to_vec(),
+    }
+}
+
 /// Everything that a capture gives: frames, then errors as they read.
 fn drained(files: CaptureFiles) -> (Vec<Seen>, Vec<String>) {
     drained_with(files, |_| ())
@@ -26,13 +36,7 @@ fn drained_with(
     loop {
         let batch = files.with_batch(|batch| {
             assert!(!batch.is_empty() && batch.len() <= BATCH_FRAMES_MAX);
-            frames.extend(batch.iter().map(|frame| Seen {
-                nanos: frame.ts.as_nanos(),
-                wire_len: frame.wire_len,
-                link: frame.link.0,
-                interface: frame.interface,
-                data: frame.data.to_vec(),
-            }));
+            frames.extend(batch.iter().map(seen));
         });
         match batch {
             Ok(Some(())) => {

@@ -18,16 +18,6 @@ struct Read {
     wrong: usize,
 }
 
-pub(super) fn seen(frame: &Frame<'_>) -> Seen {
-    Seen {
-        nanos: frame.ts.as_nanos(),
-        wire_len: frame.wire_len,
-        link: frame.link.0,
-        interface: frame.interface,
-        data: frame.data.to_vec(),
-    }
-}
-
 /// What a worker of several does, for all of them: of each stretch every third frame is looked at again, in three turns.
 fn in_stretches(files: &mut CaptureFiles) -> Read {
     let mut read = Read::default();

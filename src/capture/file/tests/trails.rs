@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::pcap::VARIANTS;
 use super::streams::Directory;
-use super::stretches::{filled, seen};
+use super::stretches::filled;
 use super::*;
 use crate::capture::stretch::Stretches;
 
