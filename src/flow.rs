@@ -13,7 +13,7 @@
 //! | [`tcp`] | the connection's state, one enum and one table |
 //! | [`stats`], [`history`] | what a flow adds up to |
 //! | [`shunted`] | packets that were counted elsewhere |
-//! | `entry`, `extra` | what the table keeps of a flow, and what few flows have beside it |
+//! | `entry`, `wide`, `extra` | what the table keeps of a flow, and what few flows have beside it |
 //! | [`observer`] | how reassembly hooks in |
 //! | `flows` | entries, table and wheel: one packet at a time |
 //! | [`tracker`] | all of it behind [`FlowTracker`] |
@@ -36,12 +36,13 @@ pub mod table;
 pub mod tcp;
 pub mod tracker;
 pub mod wheel;
+mod wide;
 
 pub use config::{IdleTimeouts, TrackerConfig};
 pub use extract::{ByFiveTuple, ByFlowLabel, ByIpPair, ByMacPair, Extracted, FlowExtractor};
 pub use hash::KeyHash;
 pub use history::History;
-pub use key::{FiveTuple, FlowKey, FlowLabel, IpPair, MacPair, Scope};
+pub use key::{FiveTuple, FlowKey, FlowLabel, IpPair, MacPair, Scope, TableKey};
 pub use observer::{FlowId, FlowObserver, Verdict};
 pub use packet::Packet;
 pub use shunted::{Counted, CountedSide, Shunted};

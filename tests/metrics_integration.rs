@@ -199,7 +199,7 @@ fn every_way_out_of_the_table_is_counted_under_its_reason() {
     }
     tally(process(&mut tracker, &mut wire));
     // forgotten
-    let key = *tracker.iter().next().unwrap().0;
+    let key = tracker.iter().next().unwrap().0;
     assert!(tracker.forget(&key, &mut |event| events.push(event)));
     // drained
     tracker.drain(&mut |event| events.push(event));
@@ -243,7 +243,7 @@ fn the_gauge_follows_forget_resize_drain_and_drop() {
     }
     process(&mut tracker, &mut wire);
     assert_eq!(Scrape::of(&registry).active(), 10.0);
-    let key = *tracker.iter().next().unwrap().0;
+    let key = tracker.iter().next().unwrap().0;
     tracker.forget(&key, &mut |_| {});
     assert_eq!(Scrape::of(&registry).active(), 9.0);
     tracker.set_max_flows(4, &mut |_| {}).unwrap();

@@ -169,15 +169,16 @@ mod tests {
             reported: Totals::default(),
             updates: 0,
         };
-        let key = FlowKey {
-            a: Addr([0xab; 16]),
-            b: Addr([0xcd; 16]),
-            port_a: u16::MAX,
-            port_b: u16::MAX,
+        let (key, _) = FiveTuple {
+            src: Addr([0xab; 16]),
+            dst: Addr([0xcd; 16]),
+            src_port: u16::MAX,
+            dst_port: u16::MAX,
             proto: IpProto::ICMPV6,
             version: IpVersion::V6,
             scope: Default::default(),
-        };
+        }
+        .canonical();
         let mut line = Line::default();
         let outcome = Outcome { reason: "a_reason_longer_than_any_there_is", interim: true };
         put_record(&mut line, &key, &stats, &stats.unreported(), outcome, true);

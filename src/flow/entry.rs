@@ -1,19 +1,20 @@
-//! What the table keeps of a flow: a hot entry of two cache lines and a cold one of half a line. What
-//! few flows have (losses, updates, ICMP errors, more than 2^32 packets) is in [`super::extra`].
+//! What the table keeps of a flow: an entry of two cache lines, of which most packets of most flows touch the first and those of TCP
+//! both. What few flows have (losses, updates, ICMP errors, more than 2^32 packets) is in [`super::extra`], the wide part of a
+//! key in [`super::wide`].
 //!
 //! ```text
-//! hot, 128 B   0 bytes[2]  16 last  24 packets[2]  32 tag  36 active_due  40 skew  44 extra
-//!             48 TCP track (32)  80 key (44 for the 5-tuple)  124 unused
-//! cold, 32 B   0 first  8 TCP odd moments (8)  16 history (13)  29 protocol  30 VLAN
+//!   0 bytes[2]  16 last  24 packets[2]  32 tag  36 active_due  40 skew  44 extra  48 narrow part of the key (16 of the 5-tuple)
+//!  64 TCP track (40)  104 first  112 history (13)  125 protocol  126 VLAN
 //! ```
 
-use std::mem::MaybeUninit;
+use std::mem::{MaybeUninit, offset_of};
 
 use super::extra::{Extra, ExtraId};
 use super::history::{History, Mark};
+use super::key::{FlowKey, TableKey};
 use super::packet::Packet;
 use super::stats::{FlowStats, SideStats, Totals};
-use super::tcp::{Track, TrackCold};
+use super::tcp::Track;
 use crate::net::{End, IpProto, L4, Side};
 use crate::time::Timestamp;
 
@@ -79,10 +80,10 @@ pub fn touch<T: Copy>(slab: &mut Vec<T>) {
     std::hint::black_box(&mut *slab);
 }
 
-/// What every packet touches. Pairs are indexed by [`End`].
+/// A flow. `N` is the narrow part of its key; pairs are indexed by [`End`].
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub struct Hot<K> {
+pub struct Entry<N> {
     pub bytes: [u64; 2],
     pub last: Timestamp,
     /// Of a live flow never both 0. Those beyond 32 bits are spilled into [`Extra`].
@@ -95,28 +96,21 @@ pub struct Hot<K> {
     /// captures whose time goes back. Expiry counts from the clock, records from the flow's time.
     pub skew: u32,
     pub extra: ExtraId,
+    pub key: N,
     pub track: Track,
-    pub key: K,
-}
-
-const _: () = assert!(size_of::<Hot<super::key::FlowKey>>() == 128);
-const _: () = assert!(size_of::<Cold>() == 32);
-
-/// What is touched when a flow begins, ends, or something odd happens.
-#[derive(Clone, Copy, Default)]
-#[repr(C)]
-pub struct Cold {
     pub first: Timestamp,
-    pub tcp: TrackCold,
     pub history: History,
     pub proto: IpProto,
     /// Outermost VLAN plus one.
     pub vlan: u16,
 }
 
-impl<K: Copy> Hot<K> {
+const _: () = assert!(size_of::<Entry<<FlowKey as TableKey>::Narrow>>() == 128);
+const _: () = assert!(offset_of!(Entry<<FlowKey as TableKey>::Narrow>, track) == 64);
+
+impl<N> Entry<N> {
     /// An entry with nothing counted yet.
-    pub fn new(packet: &Packet<K>, tag: u32) -> Self {
+    pub fn new<K: TableKey<Narrow = N>>(packet: &Packet<K>, tag: u32) -> Self {
         let l4 = match packet.proto.l4() {
             // Without a header there is no connection to follow.
             L4::Tcp if packet.tcp.is_none() => L4::Other,
@@ -132,8 +126,12 @@ impl<K: Copy> Hot<K> {
             active_due: UNSET,
             skew: 0,
             extra: ExtraId::NONE,
+            key: packet.key.narrow(),
             track,
-            key: packet.key,
+            first: packet.ts,
+            history: History::default(),
+            proto: packet.proto,
+            vlan: packet.vlan,
         }
     }
 
@@ -173,7 +171,7 @@ impl<K: Copy> Hot<K> {
     }
 
     /// Everything a flow adds up to.
-    pub fn stats(&self, cold: &Cold, extra: &Extra) -> FlowStats {
+    pub fn stats(&self, extra: &Extra) -> FlowStats {
         let initiator_end = self.track.initiator();
         let packets = self.all_packets(extra);
         let side = |end: End| SideStats {
@@ -189,16 +187,16 @@ impl<K: Copy> Hot<K> {
             End::B => [pair[1], pair[0]],
         };
         FlowStats {
-            first: cold.first,
+            first: self.first,
             last: self.last,
             initiator_end,
             initiator: side(initiator_end),
             responder: side(initiator_end.other()),
-            proto: cold.proto,
-            vlan: cold.vlan.checked_sub(1),
+            proto: self.proto,
+            vlan: self.vlan.checked_sub(1),
             tcp_state: is_tcp.then(|| self.track.state()),
             midstream: self.track.is_midstream(),
-            history: cold.history.seen_from(initiator_end),
+            history: self.history.seen_from(initiator_end),
             reply_first: self.track.reply_first,
             icmp_errors: extra.icmp_errors,
             reported: Totals {
@@ -211,18 +209,22 @@ impl<K: Copy> Hot<K> {
     }
 
     /// Totals so far, by end, as an update tells them.
-    pub fn totals(&self, cold: &Cold, extra: &Extra) -> Totals {
+    pub fn totals(&self, extra: &Extra) -> Totals {
         let packets = self.all_packets(extra);
-        Totals { first: cold.first, last: self.last, packets, bytes: self.bytes }
+        Totals { first: self.first, last: self.last, packets, bytes: self.bytes }
     }
 
     /// Which side an end is.
     pub fn side(&self, end: End) -> Side {
         end.side(self.track.initiator())
     }
-}
 
-impl Cold {
+    /// Appends what a common segment was the first of: a call, for a flow has four of them at most.
+    #[inline(never)]
+    pub fn mark_first(&mut self, mark: Mark, end: End) {
+        self.history.push(mark, end);
+    }
+
     /// Appends to the history.
     pub fn mark(&mut self, marks: impl Iterator<Item = Mark>, end: End) {
         for mark in marks {

@@ -1,8 +1,6 @@
 //! Layers → key. Which key a tracker uses is a type parameter, so extraction is inlined.
 
-use std::hash::Hash;
-
-use super::key::{FiveTuple, FlowKey, FlowLabel, IpPair, MacPair, Scope};
+use super::key::{FiveTuple, FlowKey, FlowLabel, IpPair, MacPair, Scope, TableKey};
 use crate::decode::{IcmpHeader, Layers, Transport, VlanStack};
 use crate::net::{End, IpProto};
 
@@ -18,7 +16,7 @@ pub struct Extracted<K> {
 /// Decides which frames belong together. `None` leaves the frame unmatched, which is counted.
 pub trait FlowExtractor {
     /// What frames of one flow have in common. It need not be `Debug`.
-    type Key: Copy + Eq + Hash;
+    type Key: TableKey;
 
     /// The key of a frame. Ports of later fragments are already those of their datagram.
     fn extract(&self, layers: &Layers) -> Option<Extracted<Self::Key>>;

@@ -11,11 +11,11 @@ use std::hint::select_unpredictable;
 
 use super::config::TrackerConfig;
 use super::entry::{
-    Cold, Hot, NEVER, UNSET, coarse, coarse_duration, coarse_end, from_coarse, is_before_coarse,
+    Entry, NEVER, UNSET, coarse, coarse_duration, coarse_end, from_coarse, is_before_coarse,
     is_skewed, nanos_or_many, touch,
 };
 use super::extra::{Extra, ExtraOf, Extras};
-use super::history::Mark;
+use super::key::TableKey;
 use super::observer::{FlowId, FlowObserver, Verdict};
 use super::packet::{Packet, Role};
 use super::stats::FlowStats;
@@ -23,9 +23,10 @@ use super::table::{Inserted, NONE, PROBES_MAX, Table, tag};
 use super::tcp::{Common, Seen, TcpState};
 use super::tracker::TrackerCounters;
 use super::wheel::{Class, Wheel};
+use super::wide::Wides;
 use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::frame::Frame;
-use crate::net::{End, L4};
+use crate::net::L4;
 use crate::obs::{Hooks, hook};
 use crate::pages::room;
 use crate::prefetch::prefetch;
@@ -73,10 +74,11 @@ pub(super) struct Ears<'a, O, S> {
 }
 
 /// Live flows.
-pub(super) struct Flows<K> {
-    hot: Vec<Hot<K>>,
-    cold: Vec<Cold>,
-    /// The slot below `hot.len()` that was freed last: its tag is the one freed before it, and so on to [`NONE`].
+pub(super) struct Flows<K: TableKey> {
+    entries: Vec<Entry<K::Narrow>>,
+    /// Of the keys in them.
+    wides: Wides<K::Wide>,
+    /// The slot below `entries.len()` that was freed last: its tag is the one freed before it, and so on to [`NONE`].
     free: u32,
     table: Table,
     wheel: Wheel,
@@ -92,21 +94,21 @@ pub(super) struct Flows<K> {
     pub counters: TrackerCounters,
 }
 
-impl<K: Copy + Eq> Flows<K> {
+impl<K: TableKey> Flows<K> {
     pub fn new(config: &TrackerConfig) -> Self {
         let max = config.max_flows;
         let active = config.active_timeout.map_or(NEVER, |t| coarse_duration(duration_ns(t)));
-        let (mut hot, mut cold) = (room(max), room(max));
+        let (mut entries, mut wides) = (room(max), Wides::new(max));
         let (mut table, mut wheel) = (Table::new(max), Wheel::new(max));
         if config.touch_memory {
-            touch(&mut hot);
-            touch(&mut cold);
+            touch(&mut entries);
+            wides.touch();
             table.touch();
             wheel.touch();
         }
         Self {
-            hot,
-            cold,
+            entries,
+            wides,
             free: NONE,
             table,
             wheel,
@@ -138,7 +140,21 @@ impl<K: Copy + Eq> Flows<K> {
     /// Whether a slot that was found before is the live flow with this key.
     #[inline]
     pub fn is(&self, slot: u32, key: &K) -> bool {
-        self.hot.get(slot as usize).is_some_and(|hot| hot.key == *key && hot.packets_or_many() != 0)
+        let entry = self.entries.get(slot as usize);
+        entry.is_some_and(|entry| entry.packets_or_many() != 0) && self.has(slot, key)
+    }
+
+    /// Whether a slot's key is this one.
+    #[inline]
+    fn has(&self, slot: u32, key: &K) -> bool {
+        self.entries[slot as usize].key == key.narrow()
+            && (!key.is_wide() || self.wides.is(slot, &key.wide()))
+    }
+
+    /// A slot's key.
+    fn key(&self, slot: u32) -> K {
+        let wide = || self.wides.get(slot).copied().unwrap_or_default();
+        K::of_parts(self.entries[slot as usize].key, wide)
     }
 
     /// Asks for the bucket where the search for a key begins.
@@ -147,40 +163,52 @@ impl<K: Copy + Eq> Flows<K> {
         self.table.prefetch(tag(hash));
     }
 
-    /// Asks for both lines of an entry.
+    /// Asks for what a packet looks at first: the entry's first line, its second one for a segment of TCP, and the wide part of a
+    /// key that has one.
+    ///
+    /// Which lines is no branch: it would be guessed wrongly.
     #[inline]
-    pub fn prefetch_hot(&self, slot: u32) {
-        if let Some(hot) = self.hot.get(slot as usize) {
-            prefetch(hot);
-            prefetch(&hot.key);
+    pub fn prefetch_entry(&self, slot: u32, packet: &Packet<K>) {
+        let Some(entry) = self.entries.get(slot as usize) else { return };
+        prefetch(entry);
+        // One in the second line and one in the first.
+        prefetch(select_unpredictable(packet.tcp.is_some(), &entry.first, &entry.last));
+        if packet.key.is_wide() {
+            self.wides.prefetch(slot);
         }
     }
 
-    /// Asks for what a packet will change beyond the hot entry.
+    /// Asks for both lines of an entry.
+    #[inline]
+    fn prefetch_whole(&self, slot: u32) {
+        if let Some(entry) = self.entries.get(slot as usize) {
+            prefetch(entry);
+            prefetch(&entry.track);
+        }
+    }
+
+    /// Asks for what a packet will change beyond that.
     ///
     /// Whether it will is no branch, which would be guessed wrongly here and once more when the packet is accounted: for one
     /// that will not, what is asked for is at hand.
     #[inline]
-    pub fn prefetch_cold(&self, slot: u32, packet: &Packet<K>) {
-        let Some(hot) = self.hot.get(slot as usize) else { return };
+    pub fn prefetch_timer(&self, slot: u32, packet: &Packet<K>) {
+        let Some(entry) = self.entries.get(slot as usize) else { return };
         let Some(tcp) = &packet.tcp else {
             // The second packet moves it in the wheel.
-            if hot.packets_or_many() == 1 {
+            if entry.packets_or_many() == 1 {
+                prefetch(&entry.track);
                 self.wheel.prefetch(slot);
             }
             return;
         };
-        let is_common = hot.track.looks_common(packet.end, tcp, packet.payload.wire);
-        let slot = select_unpredictable(is_common, 0, slot);
-        if let Some(cold) = self.cold.get(slot as usize) {
-            prefetch(cold);
-            self.wheel.prefetch(slot);
-        }
+        let is_common = entry.track.looks_common(packet.end, tcp, packet.payload.wire);
+        self.wheel.prefetch(select_unpredictable(is_common, 0, slot));
     }
 
     #[inline]
     pub fn find(&self, hash: u64, key: &K) -> Option<u32> {
-        self.table.find(tag(hash), |slot| self.hot[slot as usize].key == *key)
+        self.table.find(tag(hash), |slot| self.has(slot, key))
     }
 
     /// Accounts a packet, but for what it says of the [clock](Self::clock). `slot` is where its key probably is; what was
@@ -203,42 +231,34 @@ impl<K: Copy + Eq> Flows<K> {
     /// is not over, not to be reported and not behind the clock. `false`: it is of another kind, and nothing was changed.
     #[inline(always)]
     fn account_common(&mut self, packet: &Packet<K>, slot: u32) -> bool {
-        let Some(hot) = self.hot.get_mut(slot as usize) else { return false };
+        let Some(entry) = self.entries.get_mut(slot as usize) else { return false };
         let at = packet.end as usize;
-        let last = hot.last.max(packet.ts);
-        let (packets, overflows) = hot.packets[at].overflowing_add(packet.frames);
-        let is_common = (hot.key == packet.key)
-            & (hot.packets_or_many() > 1)
+        let last = entry.last.max(packet.ts);
+        let (packets, overflows) = entry.packets[at].overflowing_add(packet.frames);
+        let is_common = (entry.key == packet.key.narrow())
+            & (entry.packets_or_many() > 1)
             & !overflows
             & (packet.role == Role::Packet)
-            & (hot.skew == 0)
-            & (nanos_or_many(hot.last, packet.clock) <= self.idle.least)
+            & (entry.skew == 0)
+            & (nanos_or_many(entry.last, packet.clock) <= self.idle.least)
             & !is_skewed(last, packet.clock)
-            & (is_before_coarse(packet.ts, hot.active_due));
-        if !is_common {
+            & (is_before_coarse(packet.ts, entry.active_due));
+        if !is_common || packet.key.is_wide() && !self.wides.is(slot, &packet.key.wide()) {
             return false;
         }
         if let Some(tcp) = &packet.tcp {
-            match hot.track.observe_common(packet.end, tcp, packet.payload.wire) {
+            match entry.track.observe_common(packet.end, tcp, packet.payload.wire) {
                 Common::Yes => {}
-                Common::Marked(mark) => self.mark(slot, mark, packet.end),
+                Common::Marked(mark) => entry.mark_first(mark, packet.end),
                 Common::No => return false,
             }
         }
-        // Taken once more: the cold half is not known to be another.
-        let hot = &mut self.hot[slot as usize];
-        hot.packets[at] = packets;
-        hot.bytes[at] += packet.wire_bytes;
-        hot.last = last;
+        entry.packets[at] = packets;
+        entry.bytes[at] += packet.wire_bytes;
+        entry.last = last;
         self.counters.packets += u64::from(packet.frames);
         self.counters.bytes += packet.wire_bytes;
         true
-    }
-
-    /// A call: a flow has four of them at most for all its common packets.
-    #[inline(never)]
-    fn mark(&mut self, slot: u32, mark: Mark, end: End) {
-        self.cold[slot as usize].history.push(mark, end);
     }
 
     /// Accounts any packet.
@@ -259,9 +279,9 @@ impl<K: Copy + Eq> Flows<K> {
             self.begin(packet, ears);
             return;
         };
-        let hot = &mut self.hot[slot as usize];
+        let entry = &mut self.entries[slot as usize];
         // By the same clock as expiry: it must not matter which of the two comes first.
-        let quiet_ns = packet.clock.nanos_since(hot.touched());
+        let quiet_ns = packet.clock.nanos_since(entry.touched());
         if quiet_ns > self.idle.least && quiet_ns > self.idle_ns(slot) {
             self.end_idle(slot, ears);
             self.begin(packet, ears);
@@ -272,21 +292,21 @@ impl<K: Copy + Eq> Flows<K> {
             self.counters.icmp_related += 1;
             return;
         }
-        let hot = &mut self.hot[slot as usize];
+        let entry = &mut self.entries[slot as usize];
         let now = coarse(packet.ts);
-        if hot.is_due(now) {
+        if entry.is_due(now) {
             self.report(slot, ears);
         }
         if let Some(tcp) = &packet.tcp {
-            let hot = &mut self.hot[slot as usize];
+            let entry = &mut self.entries[slot as usize];
             // A second packet may be a common segment that was not asked yet.
-            let common = match hot.packets_or_many() {
-                1 => hot.track.observe_common(packet.end, tcp, packet.payload.wire),
+            let common = match entry.packets_or_many() {
+                1 => entry.track.observe_common(packet.end, tcp, packet.payload.wire),
                 _ => Common::No,
             };
             match common {
                 Common::Yes => {}
-                Common::Marked(mark) => self.mark(slot, mark, packet.end),
+                Common::Marked(mark) => entry.mark_first(mark, packet.end),
                 Common::No if self.observe_tcp(slot, packet, ears) => {}
                 Common::No => return,
             }
@@ -303,47 +323,46 @@ impl<K: Copy + Eq> Flows<K> {
         ears: &mut Ears<'_, O, S>,
     ) -> bool {
         let Some(tcp) = &packet.tcp else { return true };
-        let (hot, cold) = (&mut self.hot[slot as usize], &mut self.cold[slot as usize]);
-        let mut extra = ExtraOf { extras: &mut self.extras, id: &mut hot.extra };
+        let entry = &mut self.entries[slot as usize];
+        let mut extra = ExtraOf { extras: &mut self.extras, id: &mut entry.extra };
         let (length, end) = (packet.payload.wire, packet.end);
-        if hot.track.l4() != L4::Tcp {
+        if entry.track.l4() != L4::Tcp {
             // So far there were only fragments without a header.
-            let marks = hot.track.open(&mut cold.tcp, &mut extra, end, tcp, length);
-            cold.mark(marks.iter(), end);
+            let marks = entry.track.open(&mut extra, end, tcp, length);
+            entry.mark(marks.iter(), end);
             self.reschedule(slot);
             return true;
         }
-        let before = hot.track.state();
-        let (seen, marks) = hot.track.observe(&mut cold.tcp, &mut extra, end, tcp, length);
-        cold.mark(marks.iter(), end);
+        let before = entry.track.state();
+        let (seen, marks) = entry.track.observe(&mut extra, end, tcp, length);
+        entry.mark(marks.iter(), end);
         match seen {
             Seen::Ordinary => {}
             Seen::Completed => {
-                let key = hot.key;
-                ears.sink.event(FlowEvent::Established { key, ts: packet.ts });
+                ears.sink.event(FlowEvent::Established { key: packet.key, ts: packet.ts });
             }
             Seen::StrayRst => {
                 self.counters.rst_out_of_window += 1;
-                let kind = AnomalyKind::RstOutOfWindow { side: hot.side(end), seq: tcp.seq };
+                let kind = AnomalyKind::RstOutOfWindow { side: entry.side(end), seq: tcp.seq };
                 hook!(ears.hooks.anomaly(&kind));
-                ears.sink.event(FlowEvent::Anomaly { key: Some(hot.key), kind, ts: packet.ts });
+                ears.sink.event(FlowEvent::Anomaly { key: Some(packet.key), kind, ts: packet.ts });
             }
             Seen::NewConnection => {
-                let reason = over(hot.track.l4(), before).unwrap_or(EndReason::Superseded);
+                let reason = over(entry.track.l4(), before).unwrap_or(EndReason::Superseded);
                 self.end(slot, reason, ears);
                 self.begin(packet, ears);
                 return false;
             }
         }
-        let after = self.hot[slot as usize].track.state();
+        let after = self.entries[slot as usize].track.state();
         if before != after {
             // Deadlines that moved nearer must be known to the wheel; others it finds out. The
             // second packet moves a flow in any case, once it is counted.
             let (was, is) = (self.idle.of(L4::Tcp, before), self.idle.of(L4::Tcp, after));
-            let slight = self.hot[slot as usize].packets_or_many() == 1;
+            let slight = self.entries[slot as usize].packets_or_many() == 1;
             if (is < was || before == TcpState::SynSent) && !slight {
                 // The packet counts for the deadline.
-                self.hot[slot as usize].touch(packet.ts, packet.clock);
+                self.entries[slot as usize].touch(packet.ts, packet.clock);
                 self.reschedule(slot);
             }
         }
@@ -352,25 +371,25 @@ impl<K: Copy + Eq> Flows<K> {
 
     #[inline]
     fn count(&mut self, slot: u32, packet: &Packet<K>, now: u32) {
-        let hot = &mut self.hot[slot as usize];
+        let entry = &mut self.entries[slot as usize];
         let at = packet.end as usize;
-        let before = hot.packets_or_many();
-        match hot.packets[at].checked_add(packet.frames) {
-            Some(packets) => hot.packets[at] = packets,
+        let before = entry.packets_or_many();
+        match entry.packets[at].checked_add(packet.frames) {
+            Some(packets) => entry.packets[at] = packets,
             None => {
                 // Two stay, so that it never looks like a flow that begins.
-                let spilled = u64::from(hot.packets[at]) + u64::from(packet.frames) - 2;
-                hot.packets[at] = 2;
-                self.extras.edit(&mut hot.extra).spilled[at] += spilled;
+                let spilled = u64::from(entry.packets[at]) + u64::from(packet.frames) - 2;
+                entry.packets[at] = 2;
+                self.extras.edit(&mut entry.extra).spilled[at] += spilled;
             }
         }
-        hot.bytes[at] += packet.wire_bytes;
-        hot.touch(packet.ts, packet.clock);
+        entry.bytes[at] += packet.wire_bytes;
+        entry.touch(packet.ts, packet.clock);
         self.counters.packets += u64::from(packet.frames);
         self.counters.bytes += packet.wire_bytes;
-        if hot.active_due == UNSET {
-            hot.active_due = coarse_end(now, self.active);
-            if hot.active_due != NEVER && before != 0 {
+        if entry.active_due == UNSET {
+            entry.active_due = coarse_end(now, self.active);
+            if entry.active_due != NEVER && before != 0 {
                 self.reschedule(slot);
             }
         } else if before == 1 {
@@ -391,16 +410,16 @@ impl<K: Copy + Eq> Flows<K> {
             hook!(ears.hooks.anomaly(&kind));
             ears.sink.event(FlowEvent::Anomaly { key: Some(packet.key), kind, ts: packet.ts });
         }
-        let hot = &self.hot[slot as usize];
+        let entry = &self.entries[slot as usize];
         if self.emit_packets {
             ears.sink.event(FlowEvent::Packet {
-                key: hot.key,
+                key: packet.key,
                 end: packet.end,
                 ts: packet.ts,
                 wire_len: u32::try_from(packet.wire_bytes).unwrap_or(u32::MAX),
             });
         }
-        let initiator = hot.track.initiator();
+        let initiator = entry.track.initiator();
         let flow = FlowId(slot);
         // None for what has none: fragments that waited, and what was steered here.
         let frame = ears.frames.get(packet.frame as usize);
@@ -424,29 +443,28 @@ impl<K: Copy + Eq> Flows<K> {
             self.evict(ears);
         }
         let tag = tag(packet.hash);
-        let mut hot = Hot::new(packet, tag);
-        let mut cold =
-            Cold { first: packet.ts, proto: packet.proto, vlan: packet.vlan, ..Cold::default() };
+        let mut entry = Entry::new(packet, tag);
         if let Some(tcp) = &packet.tcp {
-            let mut extra = ExtraOf { extras: &mut self.extras, id: &mut hot.extra };
+            let mut extra = ExtraOf { extras: &mut self.extras, id: &mut entry.extra };
             let length = packet.payload.wire;
-            let marks = hot.track.open(&mut cold.tcp, &mut extra, packet.end, tcp, length);
-            cold.mark(marks.iter(), packet.end);
+            let marks = entry.track.open(&mut extra, packet.end, tcp, length);
+            entry.mark(marks.iter(), packet.end);
         }
         let slot = match self.free {
             NONE => {
                 // Within the capacity taken at start: a slot is free whenever the table is not full.
-                self.hot.push(hot);
-                self.cold.push(cold);
-                (self.hot.len() - 1) as u32
+                self.entries.push(entry);
+                (self.entries.len() - 1) as u32
             }
             slot => {
-                self.free = self.hot[slot as usize].tag;
-                self.hot[slot as usize] = hot;
-                self.cold[slot as usize] = cold;
+                self.free = self.entries[slot as usize].tag;
+                self.entries[slot as usize] = entry;
                 slot
             }
         };
+        if packet.key.is_wide() {
+            self.wides.set(slot, packet.key.wide());
+        }
         match self.table.insert(tag, slot) {
             Inserted::Done => {}
             Inserted::InPlaceOf(victim) => self.end_displaced(victim, ears),
@@ -463,11 +481,11 @@ impl<K: Copy + Eq> Flows<K> {
 
     #[inline(never)]
     fn idle_ns(&self, slot: u32) -> u64 {
-        let hot = &self.hot[slot as usize];
+        let entry = &self.entries[slot as usize];
         self.idle_override
             .as_ref()
-            .and_then(|chosen| chosen(&hot.key))
-            .map_or_else(|| self.idle.of(hot.track.l4(), hot.track.state()), duration_ns)
+            .and_then(|chosen| chosen(&self.key(slot)))
+            .map_or_else(|| self.idle.of(entry.track.l4(), entry.track.state()), duration_ns)
     }
 
     /// The shortest idle timeout there can be, once the caller overrides them.
@@ -477,11 +495,11 @@ impl<K: Copy + Eq> Flows<K> {
     }
 
     fn class(&self, slot: u32) -> Class {
-        let hot = &self.hot[slot as usize];
-        let is_tcp = hot.track.l4() == L4::Tcp;
-        if is_tcp && hot.track.state().is_over() {
+        let entry = &self.entries[slot as usize];
+        let is_tcp = entry.track.l4() == L4::Tcp;
+        if is_tcp && entry.track.state().is_over() {
             Class::Closed
-        } else if hot.packets_or_many() <= 1 || is_tcp && hot.track.is_unanswered_syn() {
+        } else if entry.packets_or_many() <= 1 || is_tcp && entry.track.is_unanswered_syn() {
             Class::Slight
         } else {
             Class::Normal
@@ -490,11 +508,11 @@ impl<K: Copy + Eq> Flows<K> {
 
     /// When a flow is next due: idle, or to be reported.
     fn deadline(&self, slot: u32) -> Timestamp {
-        let hot = &self.hot[slot as usize];
-        let idle = hot.touched().plus_nanos(self.idle_ns(slot));
-        match hot.active_due {
+        let entry = &self.entries[slot as usize];
+        let idle = entry.touched().plus_nanos(self.idle_ns(slot));
+        match entry.active_due {
             UNSET | NEVER => idle,
-            _ if hot.skew != 0 => idle,
+            _ if entry.skew != 0 => idle,
             due => idle.min(from_coarse(due)),
         }
     }
@@ -505,12 +523,12 @@ impl<K: Copy + Eq> Flows<K> {
     }
 
     fn extra(&mut self, slot: u32) -> &mut Extra {
-        self.extras.edit(&mut self.hot[slot as usize].extra)
+        self.extras.edit(&mut self.entries[slot as usize].extra)
     }
 
     pub fn stats(&self, slot: u32) -> FlowStats {
-        let hot = &self.hot[slot as usize];
-        hot.stats(&self.cold[slot as usize], self.extras.get(hot.extra))
+        let entry = &self.entries[slot as usize];
+        entry.stats(self.extras.get(entry.extra))
     }
 
     pub fn next_due(&self) -> Option<Timestamp> {
@@ -521,10 +539,8 @@ impl<K: Copy + Eq> Flows<K> {
         self.max_flows = max_flows;
     }
 
-    pub fn slots(&self) -> impl Iterator<Item = (&K, FlowStats)> {
-        (0..self.hot.len() as u32).filter_map(|slot| {
-            let key = &self.hot[slot as usize].key;
-            self.wheel.contains(slot).then(|| (key, self.stats(slot)))
-        })
+    pub fn slots(&self) -> impl Iterator<Item = (K, FlowStats)> {
+        let live = (0..self.entries.len() as u32).filter(|&slot| self.wheel.contains(slot));
+        live.map(|slot| (self.key(slot), self.stats(slot)))
     }
 }

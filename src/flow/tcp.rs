@@ -1,7 +1,7 @@
 //! The state of a TCP connection seen from outside (RFC 9293 section 3.3.2).
 //!
 //! [`TcpState`] and its one table say where a connection stands. [`Track`] is what an observer must
-//! remember to tell which [`Signal`] a segment is; it belongs to the hot entry of the flow table.
+//! remember to tell which [`Signal`] a segment is; it is part of a flow's entry.
 //! Sequence numbers are compared modulo 2^32 (RFC 9293 section 3.4).
 
 mod sequence;
@@ -35,7 +35,7 @@ mod bit {
     pub const ESTABLISHED: u16 = 1 << 15;
 }
 
-/// What an observer remembers of a connection for every packet: 32 bytes, indexed by [`End`].
+/// What an observer remembers of a connection for every packet: 40 bytes, indexed by [`End`].
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Track {
@@ -55,12 +55,7 @@ pub struct Track {
     l4: L4,
     /// An ICMP reply was seen before any request.
     pub reply_first: bool,
-}
-
-/// What is remembered for odd moments only.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TrackCold {
-    /// Initial sequence numbers.
+    /// Initial sequence numbers, for odd moments only.
     isn: [u32; 2],
 }
 
@@ -114,6 +109,7 @@ impl Track {
             state: TcpState::SynSent,
             l4,
             reply_first: false,
+            isn: [0; 2],
         }
     }
 
@@ -194,13 +190,11 @@ impl Track {
     /// The first segment of a connection, by `end`.
     pub fn open(
         &mut self,
-        cold: &mut TrackCold,
         extra: &mut ExtraOf<'_>,
         end: End,
         tcp: &TcpHeader,
         payload: u32,
     ) -> Marks {
-        *cold = TrackCold::default();
         *self = Self::untracked(end, L4::Tcp);
         let flags = tcp.flags;
         if flags.has(TcpFlags::RST) {
@@ -218,14 +212,13 @@ impl Track {
             self.bits |= bit::MIDSTREAM;
         }
         let mut marks = Marks::default();
-        self.take(cold, extra, end, tcp, payload, &mut marks);
+        self.take(extra, end, tcp, payload, &mut marks);
         marks
     }
 
     /// Any later segment.
     pub fn observe(
         &mut self,
-        cold: &mut TrackCold,
         extra: &mut ExtraOf<'_>,
         end: End,
         tcp: &TcpHeader,
@@ -238,36 +231,36 @@ impl Track {
                 return (Seen::StrayRst, marks);
             }
         } else if flags.has(TcpFlags::SYN) {
-            if self.is_new_connection(cold, end, tcp) {
+            if self.is_new_connection(end, tcp) {
                 return (Seen::NewConnection, marks);
             }
-            if self.is_stray_answer(cold, end, tcp) {
+            if self.is_stray_answer(end, tcp) {
                 // RFC 9293 section 3.10.7.3: only counted.
                 self.flags[end as usize] = self.flags[end as usize].union(flags);
                 return (Seen::Ordinary, marks);
             }
-            self.take_syn(cold, end, tcp, &mut marks);
+            self.take_syn(end, tcp, &mut marks);
         }
         let told = self.bits & bit::ESTABLISHED;
-        self.take(cold, extra, end, tcp, payload, &mut marks);
+        self.take(extra, end, tcp, payload, &mut marks);
         let completed = self.bits & bit::ESTABLISHED != told;
         (if completed { Seen::Completed } else { Seen::Ordinary }, marks)
     }
 
     /// Whether a SYN, with or without ACK, opens another connection than this one.
-    fn is_new_connection(&self, cold: &TrackCold, end: End, tcp: &TcpHeader) -> bool {
+    fn is_new_connection(&self, end: End, tcp: &TcpHeader) -> bool {
         let at = end as usize;
         let answers = tcp.flags.has(TcpFlags::ACK);
         if self.is(bit::ISN_KNOWN, end) {
             // An answer opens nothing while both sides know each other: it is a stray.
-            return cold.isn[at] != tcp.seq && (!answers || self.state.is_over());
+            return self.isn[at] != tcp.seq && (!answers || self.state.is_over());
         }
         // The first SYN from this side.
         match self.state {
             // The answer, or a SYN that crosses the other's: simultaneous open (RFC 9293 figure 7).
             TcpState::SynSent => false,
             // The answer to a SYN that somebody has reset already.
-            _ if answers && self.is(bit::ISN_KNOWN, end.other()) => !self.acks_syn(cold, end, tcp),
+            _ if answers && self.is(bit::ISN_KNOWN, end.other()) => !self.acks_syn(end, tcp),
             // The SYN whose answer was seen before it.
             TcpState::SynReceived => {
                 self.is(bit::ACK_KNOWN, end.other())
@@ -287,26 +280,26 @@ impl Track {
     }
 
     /// Whether a SYN-ACK answers something that was not asked, or differs from the answer given.
-    fn is_stray_answer(&self, cold: &TrackCold, end: End, tcp: &TcpHeader) -> bool {
+    fn is_stray_answer(&self, end: End, tcp: &TcpHeader) -> bool {
         if !tcp.flags.has(TcpFlags::ACK) {
             return false;
         }
         if self.is(bit::ISN_KNOWN, end) {
-            return cold.isn[end as usize] != tcp.seq;
+            return self.isn[end as usize] != tcp.seq;
         }
         self.state == TcpState::SynSent
             && self.is(bit::ISN_KNOWN, end.other())
-            && !self.acks_syn(cold, end, tcp)
+            && !self.acks_syn(end, tcp)
     }
 
     /// Whether a segment from `end` acknowledges the other side's SYN and no more than it sent.
-    fn acks_syn(&self, cold: &TrackCold, end: End, tcp: &TcpHeader) -> bool {
+    fn acks_syn(&self, end: End, tcp: &TcpHeader) -> bool {
         let other = end.other() as usize;
-        let acked = tcp.ack.wrapping_sub(cold.isn[other]);
-        acked >= 1 && acked <= self.seq_end[other].wrapping_sub(cold.isn[other])
+        let acked = tcp.ack.wrapping_sub(self.isn[other]);
+        acked >= 1 && acked <= self.seq_end[other].wrapping_sub(self.isn[other])
     }
 
-    fn take_syn(&mut self, cold: &TrackCold, end: End, tcp: &TcpHeader, marks: &mut Marks) {
+    fn take_syn(&mut self, end: End, tcp: &TcpHeader, marks: &mut Marks) {
         if self.is(bit::ISN_KNOWN, end) {
             return;
         }
@@ -321,7 +314,7 @@ impl Track {
         if self.state == TcpState::SynSent {
             self.state = self.state.next(Signal::Answered);
         }
-        if answers && (!both || self.acks_syn(cold, end, tcp)) {
+        if answers && (!both || self.acks_syn(end, tcp)) {
             self.set(bit::SYN_ACKED, end.other());
         }
         self.bits &= !bit::MIDSTREAM;
@@ -330,7 +323,6 @@ impl Track {
     /// What every segment of the connection does: state, sequence space, windows, marks.
     fn take(
         &mut self,
-        cold: &mut TrackCold,
         extra: &mut ExtraOf<'_>,
         end: End,
         tcp: &TcpHeader,
@@ -348,13 +340,13 @@ impl Track {
             if again {
                 extra.edit().loss.count_retransmitted(end);
             } else {
-                cold.isn[at] = tcp.seq;
+                self.isn[at] = tcp.seq;
                 self.set(bit::ISN_KNOWN, end);
                 self.scale(end, tcp);
             }
         }
         if flags.has(TcpFlags::ACK) && !rst {
-            self.take_ack(cold, end, tcp);
+            self.take_ack(end, tcp);
         }
         let mut retransmission = false;
         if rst {
@@ -396,7 +388,7 @@ impl Track {
         }
     }
 
-    fn take_ack(&mut self, cold: &TrackCold, end: End, tcp: &TcpHeader) {
+    fn take_ack(&mut self, end: End, tcp: &TcpHeader) {
         let (at, other) = (end as usize, end.other());
         let syn = tcp.flags.has(TcpFlags::SYN);
         if !self.is(bit::ACK_KNOWN, end) || before(self.ack[at], tcp.ack) {
@@ -404,7 +396,7 @@ impl Track {
             self.set(bit::ACK_KNOWN, end);
         }
         if self.state.is_embryonic() {
-            let covers = !self.is(bit::ISN_KNOWN, other) || self.acks_syn(cold, end, tcp);
+            let covers = !self.is(bit::ISN_KNOWN, other) || self.acks_syn(end, tcp);
             if covers {
                 self.set(bit::SYN_ACKED, other);
             }
@@ -515,8 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_track_is_32_bytes() {
-        assert_eq!(size_of::<Track>(), 32);
-        assert_eq!(size_of::<TrackCold>(), 8);
+    fn a_track_is_40_bytes() {
+        assert_eq!(size_of::<Track>(), 40);
     }
 }

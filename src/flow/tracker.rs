@@ -176,12 +176,12 @@ impl<E: FlowExtractor> FlowTracker<E> {
                 let Some(number) = number.checked_sub(1) else { continue };
                 for (slot, packet) in found[step(number)].iter_mut().zip(&packets[step(number)]) {
                     *slot = flows.peek(packet.hash);
-                    flows.prefetch_hot(*slot);
+                    flows.prefetch_entry(*slot, packet);
                     ears.observer.prefetch_far(FlowId(*slot));
                 }
                 let Some(number) = number.checked_sub(1) else { continue };
                 for (slot, packet) in found[step(number)].iter().zip(&packets[step(number)]) {
-                    flows.prefetch_cold(*slot, packet);
+                    flows.prefetch_timer(*slot, packet);
                     ears.observer.prefetch_near(FlowId(*slot));
                 }
                 let Some(number) = number.checked_sub(later) else { continue };
@@ -259,7 +259,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
 
     /// The key of a live flow that has `above` bytes or more and goes on: a TCP connection only while it is established and
     /// nobody has closed. What an observer was told of is looked up after the call that told it.
-    pub fn large(&self, flow: FlowId, above: u64) -> Option<&E::Key> {
+    pub fn large(&self, flow: FlowId, above: u64) -> Option<E::Key> {
         self.flows.large(flow.0, above)
     }
 
@@ -320,7 +320,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
     }
 
     /// Every live flow, in no order. Walks the whole slab: not for the packet path.
-    pub fn iter(&self) -> impl Iterator<Item = (&E::Key, FlowStats)> {
+    pub fn iter(&self) -> impl Iterator<Item = (E::Key, FlowStats)> {
         self.flows.slots()
     }
 

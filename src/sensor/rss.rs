@@ -98,10 +98,10 @@ impl Steering {
     /// The ports count for TCP, UDP and SCTP; every other protocol is spread by its addresses.
     #[inline]
     pub fn hash(&self, key: &FlowKey) -> u32 {
-        let has_ports = matches!(key.proto, IpProto::TCP | IpProto::UDP | IpProto::SCTP);
-        let ports = if has_ports { key.port_a ^ key.port_b } else { 0 };
+        let has_ports = matches!(key.proto(), IpProto::TCP | IpProto::UDP | IpProto::SCTP);
+        let ports = if has_ports { key.port_a() ^ key.port_b() } else { 0 };
         // What stands before an IPv4 address is the same on both sides, and goes.
-        let addresses = u128::from_be_bytes(key.a.0) ^ u128::from_be_bytes(key.b.0);
+        let addresses = u128::from_be_bytes(key.a().0) ^ u128::from_be_bytes(key.b().0);
         let folded = (addresses >> 64) as u64 ^ addresses as u64;
         let folded = (folded >> 32) as u32 ^ folded as u32;
         self.hash_of_words((folded >> 16) as u16 ^ folded as u16 ^ ports)

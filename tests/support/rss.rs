@@ -1,7 +1,7 @@
 //! Which worker a frame belongs to, as Rust has it, and frames on which programs in the kernel are held to the same.
 
 use flowscope::decode::decode;
-use flowscope::flow::{ByFiveTuple, FlowExtractor};
+use flowscope::flow::ByFiveTuple;
 use flowscope::sensor::rss::Steering;
 use flowscope::{Frame, LinkType, Timestamp};
 
@@ -9,11 +9,11 @@ use flowscope::{Frame, LinkType, Timestamp};
 pub fn worker(steering: &Steering, data: &[u8]) -> Option<usize> {
     let (link, ts) = (LinkType::ETHERNET, Timestamp::ZERO);
     let layers = decode(&Frame { ts, wire_len: data.len() as u32, link, interface: 0, data });
-    let mut key = ByFiveTuple::default().extract(&layers)?.key;
+    let mut tuple = ByFiveTuple::default().tuple(&layers)?;
     if layers.ip.is_some_and(|ip| ip.fragment.is_some()) {
-        (key.port_a, key.port_b) = (0, 0);
+        (tuple.src_port, tuple.dst_port) = (0, 0);
     }
-    Some(steering.worker(&key))
+    Some(steering.worker(&tuple.canonical().0))
 }
 
 /// Numbers below what is asked for, always the same ones (xorshift), so that a failure can be had again.

@@ -133,12 +133,12 @@ fn counted_side(raw: &[u64], real_minus_monotonic_ns: u64) -> CountedSide {
 /// The interface is not in it: each has a table of its own.
 fn raw_key(key: &FlowKey, reader: u32) -> RawKey {
     let mut raw = [0; 44];
-    raw[..16].copy_from_slice(&key.a.0);
-    raw[16..32].copy_from_slice(&key.b.0);
-    raw[32..34].copy_from_slice(&key.port_a.to_ne_bytes());
-    raw[34..36].copy_from_slice(&key.port_b.to_ne_bytes());
-    raw[36..38].copy_from_slice(&[key.proto.0, key.version as u8]);
-    let words = [key.scope.vlans[0], key.scope.vlans[1], reader as u16];
+    raw[..16].copy_from_slice(&key.a().0);
+    raw[16..32].copy_from_slice(&key.b().0);
+    raw[32..34].copy_from_slice(&key.port_a().to_ne_bytes());
+    raw[34..36].copy_from_slice(&key.port_b().to_ne_bytes());
+    raw[36..38].copy_from_slice(&[key.proto().0, key.version() as u8]);
+    let words = [key.scope().vlans[0], key.scope().vlans[1], reader as u16];
     for (place, word) in raw[38..].chunks_exact_mut(2).zip(words) {
         place.copy_from_slice(&word.to_ne_bytes());
     }

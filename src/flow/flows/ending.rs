@@ -3,6 +3,7 @@
 //! Invariant: [`Flows::end`] and [`Flows::drain`] are the only ways out of the table, and both tell a reason.
 
 use super::super::entry::{NEVER, UNSET, from_coarse};
+use super::super::key::TableKey;
 use super::super::observer::{FlowId, FlowObserver};
 use super::super::tcp::TcpState;
 use super::super::wheel::Class;
@@ -10,7 +11,6 @@ use super::{Ears, Flows, NONE, PROBES_MAX};
 use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::net::L4;
 use crate::obs::hook;
-use crate::prefetch::prefetch;
 use crate::time::Timestamp;
 
 /// How many lazily scheduled flows an eviction looks at to find one that is really the most idle.
@@ -22,20 +22,19 @@ const EXPIRED_TOGETHER: usize = 16;
 /// What ending a due flow takes of a budget, where putting it back takes 1.
 const END_COST: usize = 2;
 
-impl<K: Copy + Eq> Flows<K> {
+impl<K: TableKey> Flows<K> {
     /// The active timeout: tells what there is so far. The next one starts with the next packet.
     #[inline(never)]
     pub(super) fn report<O, S: EventSink<K>>(&mut self, slot: u32, ears: &mut Ears<'_, O, S>) {
         let stats = self.stats(slot);
-        let hot = &mut self.hot[slot as usize];
-        hot.active_due = UNSET;
-        let key = hot.key;
-        let totals = hot.totals(&self.cold[slot as usize], self.extras.get(hot.extra));
+        let entry = &mut self.entries[slot as usize];
+        entry.active_due = UNSET;
+        let totals = entry.totals(self.extras.get(entry.extra));
         let extra = self.extra(slot);
         extra.reported = totals;
         extra.updates += 1;
         self.counters.updates += 1;
-        ears.sink.event(FlowEvent::Updated { key, stats });
+        ears.sink.event(FlowEvent::Updated { key: self.key(slot), stats });
     }
 
     /// The one way out of the table, but for [`drain`](Self::drain).
@@ -46,7 +45,7 @@ impl<K: Copy + Eq> Flows<K> {
         reason: EndReason,
         ears: &mut Ears<'_, O, S>,
     ) {
-        let removed = self.table.remove(self.hot[slot as usize].tag, slot);
+        let removed = self.table.remove(self.entries[slot as usize].tag, slot);
         debug_assert!(removed, "a live slot is in the table");
         self.leave(slot, reason, ears);
     }
@@ -59,7 +58,7 @@ impl<K: Copy + Eq> Flows<K> {
         ears: &mut Ears<'_, O, S>,
     ) {
         let kind = AnomalyKind::FlowTableCollision { probes: PROBES_MAX };
-        let (key, ts) = (self.hot[slot as usize].key, self.clock);
+        let (key, ts) = (self.key(slot), self.clock);
         hook!(ears.hooks.anomaly(&kind));
         ears.sink.event(FlowEvent::Anomaly { key: Some(key), kind, ts });
         self.leave(slot, EndReason::Evicted, ears);
@@ -75,9 +74,9 @@ impl<K: Copy + Eq> Flows<K> {
     ) {
         self.wheel.cancel(slot);
         self.tell_end(slot, reason, ears);
-        let hot = &mut self.hot[slot as usize];
-        hot.packets = [0; 2];
-        hot.tag = std::mem::replace(&mut self.free, slot);
+        let entry = &mut self.entries[slot as usize];
+        entry.packets = [0; 2];
+        entry.tag = std::mem::replace(&mut self.free, slot);
     }
 
     fn tell_end<O: FlowObserver<K>, S: EventSink<K>>(
@@ -87,10 +86,9 @@ impl<K: Copy + Eq> Flows<K> {
         ears: &mut Ears<'_, O, S>,
     ) {
         let stats = self.stats(slot);
-        let hot = &self.hot[slot as usize];
-        let key = hot.key;
+        let key = self.key(slot);
         ears.observer.on_end(FlowId(slot), &key, &stats, reason, ears.sink, ears.hooks);
-        self.extras.vacate(hot.extra);
+        self.extras.vacate(self.entries[slot as usize].extra);
         self.counters.ended[reason as usize] += 1;
         self.counters.packets_ended += stats.packets();
         hook!(ears.hooks.flow_ended(reason, &stats));
@@ -111,11 +109,11 @@ impl<K: Copy + Eq> Flows<K> {
             self.reschedule(slot);
         }
         let Some(slot) = victim else { return };
-        let hot = &self.hot[slot as usize];
-        let closed = over(hot.track.l4(), hot.track.state());
+        let entry = &self.entries[slot as usize];
+        let closed = over(entry.track.l4(), entry.track.state());
         if closed.is_none() {
             let kind = AnomalyKind::FlowTableEviction { max_flows: self.max_flows };
-            let (key, ts) = (hot.key, self.clock);
+            let (key, ts) = (self.key(slot), self.clock);
             hook!(ears.hooks.anomaly(&kind));
             ears.sink.event(FlowEvent::Anomaly { key: Some(key), kind, ts });
         }
@@ -155,12 +153,11 @@ impl<K: Copy + Eq> Flows<K> {
         {
             *room = slot;
             taken += 1;
-            self.prefetch_hot(slot);
-            prefetch(&self.cold[slot as usize]);
+            self.prefetch_whole(slot);
             observer.prefetch_far(FlowId(slot));
         }
         for &slot in &due[..taken] {
-            self.table.prefetch(self.hot[slot as usize].tag);
+            self.table.prefetch(self.entries[slot as usize].tag);
             observer.prefetch_near(FlowId(slot));
         }
         taken
@@ -203,14 +200,14 @@ impl<K: Copy + Eq> Flows<K> {
         ears: &mut Ears<'_, O, S>,
     ) -> Option<EndReason> {
         let idle_ns = self.idle_ns(slot);
-        let hot = &self.hot[slot as usize];
-        let reason = over(hot.track.l4(), hot.track.state()).unwrap_or(EndReason::Idle);
-        let is_over = self.clock.nanos_since(hot.touched()) > idle_ns;
-        let until = if is_over { hot.last.plus_nanos(idle_ns) } else { self.clock };
+        let entry = &self.entries[slot as usize];
+        let reason = over(entry.track.l4(), entry.track.state()).unwrap_or(EndReason::Idle);
+        let is_over = self.clock.nanos_since(entry.touched()) > idle_ns;
+        let until = if is_over { entry.last.plus_nanos(idle_ns) } else { self.clock };
         // A flow whose time is behind the clock is reported by its own packets.
-        let is_told = is_over || hot.skew == 0;
+        let is_told = is_over || entry.skew == 0;
         let is_due =
-            !matches!(hot.active_due, UNSET | NEVER) && from_coarse(hot.active_due) <= until;
+            !matches!(entry.active_due, UNSET | NEVER) && from_coarse(entry.active_due) <= until;
         if is_told && is_due {
             self.report(slot, ears);
         }
@@ -223,11 +220,11 @@ impl<K: Copy + Eq> Flows<K> {
         otherwise: EndReason,
         ears: &mut Ears<'_, O, S>,
     ) {
-        for slot in 0..self.hot.len() as u32 {
+        for slot in 0..self.entries.len() as u32 {
             if self.wheel.contains(slot) {
                 // What is due by now and did not have its turn: the wheel is coarser than the clock.
                 let settled = self.settle(slot, ears);
-                let track = &self.hot[slot as usize].track;
+                let track = &self.entries[slot as usize].track;
                 let reason =
                     settled.or_else(|| over(track.l4(), track.state())).unwrap_or(otherwise);
                 self.tell_end(slot, reason, ears);
@@ -235,8 +232,7 @@ impl<K: Copy + Eq> Flows<K> {
         }
         self.table.clear();
         self.wheel.clear();
-        self.hot.clear();
-        self.cold.clear();
+        self.entries.clear();
         self.free = NONE;
         self.extras.clear();
     }

@@ -1,6 +1,7 @@
 //! Packets that were counted elsewhere, merged into their flow.
 
 use super::super::entry::coarse;
+use super::super::key::TableKey;
 use super::super::observer::FlowObserver;
 use super::super::packet::{Packet, Role};
 use super::super::shunted::Shunted;
@@ -9,14 +10,14 @@ use crate::decode::Payload;
 use crate::event::EventSink;
 use crate::net::{End, L4};
 
-impl<K: Copy + Eq> Flows<K> {
+impl<K: TableKey> Flows<K> {
     /// The flow's key, if it has `above` bytes or more and goes on: a TCP connection that is established and not half
     /// closed.
-    pub fn large(&self, slot: u32, above: u64) -> Option<&K> {
-        let hot = self.hot.get(slot as usize)?;
-        let goes_on = hot.track.l4() != L4::Tcp || hot.track.is_established();
-        let is_large = hot.bytes[0] + hot.bytes[1] >= above && hot.packets_or_many() != 0;
-        (is_large && goes_on).then_some(&hot.key)
+    pub fn large(&self, slot: u32, above: u64) -> Option<K> {
+        let entry = self.entries.get(slot as usize)?;
+        let goes_on = entry.track.l4() != L4::Tcp || entry.track.is_established();
+        let is_large = entry.bytes[0] + entry.bytes[1] >= above && entry.packets_or_many() != 0;
+        (is_large && goes_on).then(|| self.key(slot))
     }
 
     /// Adds what was counted to the flow; where it is gone, another one begins with it, as it would have with the
@@ -56,11 +57,12 @@ impl<K: Copy + Eq> Flows<K> {
                     continue;
                 };
                 let now = coarse(packet.ts);
-                if self.hot[slot as usize].is_due(now) {
+                if self.entries[slot as usize].is_due(now) {
                     self.report(slot, ears);
                 }
-                let (hot, cold) = (&mut self.hot[slot as usize], &mut self.cold[slot as usize]);
-                cold.mark(hot.track.skip(end, &side).iter(), end);
+                let entry = &mut self.entries[slot as usize];
+                let marks = entry.track.skip(end, &side);
+                entry.mark(marks.iter(), end);
                 self.count(slot, &packet, now);
             }
         }

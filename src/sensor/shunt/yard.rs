@@ -205,7 +205,7 @@ impl Yard {
             }
             for (port, table) in current.iter().enumerate() {
                 let Some(table) = table else { continue };
-                let of = entry.key.scope.interface;
+                let of = entry.key.scope().interface;
                 let is_there = |place: &Place| place.port == port && place.stage == Stage::Counting;
                 if of != 0 && usize::from(of) != port + 1 || entry.places.iter().any(is_there) {
                     continue;
@@ -253,7 +253,7 @@ impl Entry {
         }
         let is_last = self.places.iter().all(|place| place.stage == Stage::Settled);
         if counted.packets() != 0 || is_last {
-            let shunted = Shunted { key: self.key, proto: self.key.proto, counted };
+            let shunted = Shunted { key: self.key, proto: self.key.proto(), counted };
             if line.answers.push(Answer::Counted { shunted, is_last }).is_err() {
                 return false;
             }

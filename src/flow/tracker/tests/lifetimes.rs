@@ -34,7 +34,7 @@ fn a_key_may_have_a_timeout_of_its_own() {
     let config = TrackerConfig { max_flows: 16, ..TrackerConfig::default() };
     talk.tracker =
         FlowTracker::new(ByFiveTuple::default(), config).expect("valid").with_idle_override(
-            |key| (key.port_a == 53 && key.port_b == 1000).then_some(Duration::from_secs(2)),
+            |key| (key.port_a() == 53 && key.port_b() == 1000).then_some(Duration::from_secs(2)),
         );
     talk.udp(Client, 1000, 10);
     talk.udp(Client, 1001, 10);
@@ -137,7 +137,7 @@ fn forgetting_and_shrinking_leave_a_reason() {
     for port in 1..=5 {
         talk.udp(Client, port, 10);
     }
-    let key = *talk.tracker.iter().next().expect("live").0;
+    let key = talk.tracker.iter().next().expect("live").0;
     assert!(talk.tracker.forget(&key, &mut talk.log));
     assert!(!talk.tracker.forget(&key, &mut talk.log));
     talk.tracker.set_max_flows(2, &mut talk.log).expect("smaller");
@@ -248,7 +248,7 @@ fn keys_that_collide_on_purpose_displace_each_other_and_are_counted() {
 fn more_packets_than_32_bits_count_are_counted() {
     let mut talk = Talk::new();
     talk.udp(Client, 1000, 10);
-    let (&key, _) = talk.tracker.iter().next().expect("a live flow");
+    let (key, _) = talk.tracker.iter().next().expect("a live flow");
     let mut ingest =
         crate::flow::ingest::Ingest::new(ByFiveTuple::default(), &TrackerConfig::default());
     let mut data = Vec::new();

@@ -8,7 +8,7 @@ const HEADERS: u64 = 54;
 
 impl Talk {
     fn key(&self) -> FlowKey {
-        *self.tracker.iter().next().expect("a live flow").0
+        self.tracker.iter().next().expect("a live flow").0
     }
 
     /// The server, which is end A, sent so many segments of `len` bytes; the client as many ACKs.
@@ -24,7 +24,7 @@ impl Talk {
             has_zero_window: false,
         };
         let sides = [side(HEADERS + len, PSH, true), side(HEADERS, ACK, false)];
-        let shunted = Shunted { key, proto: key.proto, counted: Counted { sides } };
+        let shunted = Shunted { key, proto: key.proto(), counted: Counted { sides } };
         self.merged += shunted.counted.packets();
         self.tracker.merge(&shunted, &mut (), &mut self.log);
     }
@@ -136,7 +136,7 @@ fn only_what_is_large_and_goes_on_is_told_to_be_large() {
     let key = talk.key();
     // The only flow there is.
     let flow = FlowId(0);
-    assert_eq!(talk.tracker.large(flow, 3 * HEADERS), Some(&key));
+    assert_eq!(talk.tracker.large(flow, 3 * HEADERS), Some(key));
     assert_eq!(talk.tracker.large(flow, 3 * HEADERS + 1), None);
     talk.tcp(Client, FIN, 101, 501, 0);
     assert_eq!(talk.tracker.large(flow, 1), None, "one side has closed");
