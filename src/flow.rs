@@ -13,11 +13,12 @@
 //! | [`tcp`] | the connection's state, one enum and one table |
 //! | [`stats`], [`history`] | what a flow adds up to |
 //! | [`shunted`] | packets that were counted elsewhere |
-//! | `entry`, `wide`, `extra` | what the table keeps of a flow, and what few flows have beside it |
+//! | `entry`, `by_slot`, `extra` | what the table keeps of a flow, and what few flows have beside it |
 //! | [`observer`] | how reassembly hooks in |
 //! | `flows` | entries, table and wheel: one packet at a time |
 //! | [`tracker`] | all of it behind [`FlowTracker`] |
 
+pub(crate) mod by_slot;
 pub mod config;
 mod entry;
 mod extra;
@@ -36,7 +37,6 @@ pub mod table;
 pub mod tcp;
 pub mod tracker;
 pub mod wheel;
-mod wide;
 
 pub use config::{IdleTimeouts, TrackerConfig};
 pub use extract::{ByFiveTuple, ByFlowLabel, ByIpPair, ByMacPair, Extracted, FlowExtractor};

@@ -1,6 +1,6 @@
 //! What the table keeps of a flow: an entry of two cache lines, of which most packets of most flows touch the first and those of TCP
 //! both. What few flows have (losses, updates, ICMP errors, more than 2^32 packets) is in [`super::extra`], the wide part of a
-//! key in [`super::wide`].
+//! key lies apart.
 //!
 //! ```text
 //!   0 bytes[2]  16 last  24 packets[2]  32 tag  36 active_due  40 skew  44 extra  48 narrow part of the key (16 of the 5-tuple)

@@ -9,6 +9,7 @@ mod merging;
 
 use std::hint::select_unpredictable;
 
+use super::by_slot::BySlot;
 use super::config::TrackerConfig;
 use super::entry::{
     Entry, NEVER, UNSET, coarse, coarse_duration, coarse_end, from_coarse, is_before_coarse,
@@ -23,7 +24,6 @@ use super::table::{Inserted, NONE, PROBES_MAX, Table, tag};
 use super::tcp::{Common, Seen, TcpState};
 use super::tracker::TrackerCounters;
 use super::wheel::{Class, Wheel};
-use super::wide::Wides;
 use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::frame::Frame;
 use crate::net::L4;
@@ -76,8 +76,8 @@ pub(super) struct Ears<'a, O, S> {
 /// Live flows.
 pub(super) struct Flows<K: TableKey> {
     entries: Vec<Entry<K::Narrow>>,
-    /// Of the keys in them.
-    wides: Wides<K::Wide>,
+    /// The wide parts of keys that have one.
+    wides: BySlot<K::Wide>,
     /// The slot below `entries.len()` that was freed last: its tag is the one freed before it, and so on to [`NONE`].
     free: u32,
     table: Table,
@@ -98,7 +98,7 @@ impl<K: TableKey> Flows<K> {
     pub fn new(config: &TrackerConfig) -> Self {
         let max = config.max_flows;
         let active = config.active_timeout.map_or(NEVER, |t| coarse_duration(duration_ns(t)));
-        let (mut entries, mut wides) = (room(max), Wides::new(max));
+        let (mut entries, mut wides) = (room(max), BySlot::new(max));
         let (mut table, mut wheel) = (Table::new(max), Wheel::new(max));
         if config.touch_memory {
             touch(&mut entries);
@@ -148,7 +148,7 @@ impl<K: TableKey> Flows<K> {
     #[inline]
     fn has(&self, slot: u32, key: &K) -> bool {
         self.entries[slot as usize].key == key.narrow()
-            && (!key.is_wide() || self.wides.is(slot, &key.wide()))
+            && (!key.is_wide() || has_wide(&self.wides, slot, key))
     }
 
     /// A slot's key.
@@ -243,7 +243,7 @@ impl<K: TableKey> Flows<K> {
             & (nanos_or_many(entry.last, packet.clock) <= self.idle.least)
             & !is_skewed(last, packet.clock)
             & (is_before_coarse(packet.ts, entry.active_due));
-        if !is_common || packet.key.is_wide() && !self.wides.is(slot, &packet.key.wide()) {
+        if !is_common || packet.key.is_wide() && !has_wide(&self.wides, slot, &packet.key) {
             return false;
         }
         if let Some(tcp) = &packet.tcp {
@@ -462,8 +462,10 @@ impl<K: TableKey> Flows<K> {
                 slot
             }
         };
-        if packet.key.is_wide() {
-            self.wides.set(slot, packet.key.wide());
+        if packet.key.is_wide()
+            && let Some(wide) = self.wides.edit(slot)
+        {
+            *wide = packet.key.wide();
         }
         match self.table.insert(tag, slot) {
             Inserted::Done => {}
@@ -543,4 +545,10 @@ impl<K: TableKey> Flows<K> {
         let live = (0..self.entries.len() as u32).filter(|&slot| self.wheel.contains(slot));
         live.map(|slot| (self.key(slot), self.stats(slot)))
     }
+}
+
+/// Whether a slot has the wide part of this key. A call: few keys have one.
+#[inline(never)]
+fn has_wide<K: TableKey>(wides: &BySlot<K::Wide>, slot: u32, key: &K) -> bool {
+    wides.get(slot) == Some(&key.wide())
 }

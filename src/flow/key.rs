@@ -175,7 +175,11 @@ impl FlowKey {
     /// IP version.
     #[inline]
     pub fn version(&self) -> IpVersion {
-        if self.narrow.rest >> 8 & 0xf == IpVersion::V4 as u32 { IpVersion::V4 } else { IpVersion::V6 }
+        if self.narrow.rest >> 8 & 0xf == IpVersion::V4 as u32 {
+            IpVersion::V4
+        } else {
+            IpVersion::V6
+        }
     }
 
     /// VLAN and interface, when they are part of the key.
@@ -251,7 +255,9 @@ const IS_WIDE: u32 = 15;
 impl PartialEq for NarrowKey {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        (self.addresses == other.addresses) & (self.ports == other.ports) & (self.rest == other.rest)
+        (self.addresses == other.addresses)
+            & (self.ports == other.ports)
+            & (self.rest == other.rest)
     }
 }
 
@@ -353,7 +359,7 @@ pub struct FlowLabel {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use proptest::prelude::*;
 
@@ -375,7 +381,56 @@ mod tests {
         FiveTuple { src: t.dst, dst: t.src, src_port: t.dst_port, dst_port: t.src_port, ..*t }
     }
 
+    /// Of few values, so that two are equal in some parts and not in others.
+    pub(crate) fn any_tuple() -> impl Strategy<Value = FiveTuple> {
+        let addr = (0..2u8, 0..2u8, 0..2u8);
+        let proto = prop_oneof![Just(IpProto::TCP), Just(IpProto::UDP), Just(IpProto::ICMP)];
+        let scope = (0..2u16, 0..2u16, 0..2u16);
+        (any::<bool>(), addr.clone(), addr, (0..3u16, 0..3u16), proto, scope).prop_map(
+            |(is_v4, src, dst, (src_port, dst_port), proto, (outer, inner, interface))| {
+                let addr = |(first, middle, last): (u8, u8, u8)| match is_v4 {
+                    true => Addr::v4([first, 0, middle, last]),
+                    false => Addr([first, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, middle, 0, 0, 0, last]),
+                };
+                FiveTuple {
+                    src: addr(src),
+                    dst: addr(dst),
+                    src_port,
+                    dst_port,
+                    proto,
+                    version: if is_v4 { IpVersion::V4 } else { IpVersion::V6 },
+                    scope: Scope { vlans: [outer, inner], interface },
+                }
+            },
+        )
+    }
+
+    fn hashed(key: &FlowKey) -> u64 {
+        std::hash::BuildHasher::hash_one(&foldhash::fast::FixedState::with_seed(7), key)
+    }
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn keys_are_as_equal_as_their_tuples(one in any_tuple(), other in any_tuple()) {
+            let (key, end) = one.canonical();
+            prop_assert_eq!(key.from_end(end), one);
+            let another = other.canonical().0;
+            let is_equal = one == other || reversed(&one) == other && one.proto != IpProto::ICMP
+                || FiveTuple { src: one.dst, dst: one.src, ..one } == other && one.proto == IpProto::ICMP;
+            prop_assert_eq!(key == another, is_equal);
+            prop_assert!(!is_equal || hashed(&key) == hashed(&another));
+            // In parts.
+            let (narrow, other_narrow) = (key.narrow(), another.narrow());
+            prop_assert!(narrow != other_narrow || key.is_wide() == another.is_wide());
+            let is_same = narrow == other_narrow && (!key.is_wide() || key.wide() == another.wide());
+            prop_assert_eq!(is_same, is_equal);
+            prop_assert_eq!(FlowKey::of_parts(narrow, || key.wide()), key);
+            prop_assert_eq!(key.is_wide(), one.version == IpVersion::V6
+                || one.scope.vlans[1] != 0 || one.scope.interface != 0);
+        }
+
         #[test]
         fn both_directions_have_one_key(t in tuple(IpProto::TCP)) {
             let (key, end) = t.canonical();

@@ -15,17 +15,10 @@ pub struct FlowId(pub u32);
 /// Watches the packets of flows as a tracker accounts them: how reassembly hooks in. Static
 /// dispatch; `()` watches nothing.
 pub trait FlowObserver<K> {
-    /// Whether there is anything to ask for ahead. Packets are then accounted a step later, so that it has come.
-    const PREFETCHES: bool = false;
-
-    /// A packet of this flow probably comes after some dozens of others: to ask for the cache line that leads to what the
-    /// flow has here. The flow may be over by then, and another in its place.
+    /// A packet of this flow probably comes after some dozens of others: to ask for what the flow has here. The flow may be over by
+    /// then, and another in its place.
     #[inline]
-    fn prefetch_far(&self, _: FlowId) {}
-
-    /// The same, half as far ahead: to follow what was asked for.
-    #[inline]
-    fn prefetch_near(&self, _: FlowId) {}
+    fn prefetch(&self, _: FlowId) {}
 
     /// One packet, already counted. `frame` is the one it came from; `None` for fragments that
     /// waited, and for packets that were steered here without their bytes.

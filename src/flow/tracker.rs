@@ -161,15 +161,14 @@ impl<E: FlowExtractor> FlowTracker<E> {
         for packets in packets.chunks(BATCH) {
             let mut clock = flows.clock;
             // A step ahead buckets are asked for, then entries, then what else a packet will change; the packets in
-            // their order come last, when all of it is there: in the same step, or in the next where an observer asks too.
-            let later = usize::from(O::PREFETCHES);
+            // their order come last, when all of it is there.
             let mut found = [NONE; BATCH];
             let steps = packets.len().div_ceil(STEP);
             let step = |number: usize| {
                 let from = (number * STEP).min(packets.len());
                 from..(from + STEP).min(packets.len())
             };
-            for number in 0..steps + 2 + later {
+            for number in 0..steps + 2 {
                 for packet in &packets[step(number)] {
                     flows.prefetch_bucket(packet.hash);
                 }
@@ -177,14 +176,12 @@ impl<E: FlowExtractor> FlowTracker<E> {
                 for (slot, packet) in found[step(number)].iter_mut().zip(&packets[step(number)]) {
                     *slot = flows.peek(packet.hash);
                     flows.prefetch_entry(*slot, packet);
-                    ears.observer.prefetch_far(FlowId(*slot));
+                    ears.observer.prefetch(FlowId(*slot));
                 }
                 let Some(number) = number.checked_sub(1) else { continue };
                 for (slot, packet) in found[step(number)].iter().zip(&packets[step(number)]) {
                     flows.prefetch_timer(*slot, packet);
-                    ears.observer.prefetch_near(FlowId(*slot));
                 }
-                let Some(number) = number.checked_sub(later) else { continue };
                 for (&slot, packet) in found[step(number)].iter().zip(&packets[step(number)]) {
                     clock = clock.max(packet.clock);
                     flows.account(packet, slot, &mut ears);

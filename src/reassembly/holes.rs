@@ -14,7 +14,7 @@ use crate::flow::FlowId;
 use crate::net::End;
 use crate::time::Timestamp;
 
-/// Whose hole it is.
+/// Whose stream or hole it is; `K` is its key, or a reference to it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Owner<K> {
     pub(crate) key: K,
@@ -23,6 +23,22 @@ pub(crate) struct Owner<K> {
     pub(crate) end: End,
     /// As known when the flow's last packet came.
     pub(crate) initiator_end: End,
+}
+
+impl<K> Owner<K> {
+    /// The same with a reference to the key.
+    pub(crate) fn by_ref(&self) -> Owner<&K> {
+        let &Self { ref key, flow, end, initiator_end } = self;
+        Owner { key, flow, end, initiator_end }
+    }
+}
+
+impl<K: Copy> Owner<&K> {
+    /// The same with a key of its own.
+    fn copied(self) -> Owner<K> {
+        let Self { key, flow, end, initiator_end } = self;
+        Owner { key: *key, flow, end, initiator_end }
+    }
 }
 
 #[derive(Debug)]
@@ -61,8 +77,9 @@ impl<K: Copy> Holes<K> {
     pub(crate) fn open(
         &mut self,
         store: Option<u32>,
-        owner: Owner<K>,
+        owner: Owner<&K>,
     ) -> Option<(u32, &mut Segments, &mut Pool)> {
+        let owner = owner.copied();
         let index = match store.or_else(|| self.free.pop()) {
             Some(index) => index,
             None => {

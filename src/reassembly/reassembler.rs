@@ -4,9 +4,12 @@ use super::StreamSink;
 use super::config::{OverflowPolicy, ReassemblyConfig, ReassemblyConfigError};
 use super::counters::ReassemblyCounters;
 use super::holes::{Holes, Owner};
+use super::segments::Piece;
 use super::stream::{Limits, Segment, Step, Stream};
 use super::tell::{Book, Ears, Teller};
+use crate::decode::TcpHeader;
 use crate::event::{EndReason, EventSink};
+use crate::flow::by_slot::BySlot;
 use crate::flow::observer::{FlowObserver, Verdict};
 use crate::flow::packet::{Packet, Role};
 use crate::flow::{FlowId, FlowStats};
@@ -20,29 +23,25 @@ use crate::time::{Timestamp, duration_ns};
 const TIMEOUTS_PER_CALL: usize = 256;
 
 /// The two streams of a flow: two cache lines, of which each packet changes both.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 #[repr(C, align(64))]
 struct Pair {
     /// By the [`End`] that sends them: who opened the conversation may be found out late, who
     /// sends may not.
     streams: [Stream; 2],
     /// Who is told as the initiator: the latest opinion when the first byte is told, and that one
-    /// ever after, because a consumer takes a flow and a side for one stream.
-    initiator_end: End,
+    /// ever after, because a consumer takes a flow and a side for one stream. `None` for a flow without streams.
+    initiator_end: Option<End>,
 }
 
 impl Pair {
-    fn new(initiator_end: End) -> Self {
-        Self { streams: Default::default(), initiator_end }
-    }
-
     /// Takes an opinion of who opened the conversation; returns the one that holds.
     #[inline]
     fn initiator_end(&mut self, opinion: End) -> End {
-        if !self.streams.iter().any(Stream::has_told) {
-            self.initiator_end = opinion;
+        match self.initiator_end {
+            Some(initiator_end) if self.streams.iter().any(Stream::has_told) => initiator_end,
+            _ => *self.initiator_end.insert(opinion),
         }
-        self.initiator_end
     }
 }
 
@@ -53,11 +52,9 @@ impl Pair {
 /// the flows of one tracker.
 #[derive(Debug)]
 pub struct Reassembler<K> {
-    /// Place in `pairs` plus one, by flow; 0 for a flow without streams.
-    places: Vec<u32>,
-    /// Room for every flow is reserved, so it never moves; touched only as far as needed.
-    pairs: Vec<Pair>,
-    free: Vec<u32>,
+    pairs: BySlot<Pair>,
+    /// Flows that have streams.
+    flows: usize,
     holes: Holes<K>,
     limits: Limits,
     book: Book,
@@ -71,13 +68,12 @@ pub struct Watching<'a, K, C> {
 }
 
 impl<K: Copy> Reassembler<K> {
-    /// For a tracker of `max_flows`. Takes four bytes a flow at start and the rest as streams come.
+    /// For a tracker of `max_flows`. Takes its memory as streams come.
     pub fn new(max_flows: usize, config: &ReassemblyConfig) -> Result<Self, ReassemblyConfigError> {
         config.validate()?;
         Ok(Self {
-            places: vec![0; max_flows],
-            pairs: Vec::with_capacity(max_flows),
-            free: Vec::new(),
+            pairs: BySlot::new(max_flows),
+            flows: 0,
             holes: Holes::new(config.total_blocks()),
             limits: Limits {
                 side_blocks: config.side_blocks(),
@@ -118,7 +114,7 @@ impl<K: Copy> Reassembler<K> {
 
     /// Flows that have streams.
     pub fn flows(&self) -> usize {
-        self.pairs.len() - self.free.len()
+        self.flows
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) next has work, or a little before: changes with
@@ -155,46 +151,122 @@ impl<K: Copy> Reassembler<K> {
         ears: &mut Ears<'_, C, S>,
     ) {
         let Some((held, pool)) = self.holes.get(store) else { return };
-        let place = self.places.get(held.owner.flow.0 as usize).and_then(|&n| n.checked_sub(1));
-        let Some(pair) = place.and_then(|place| self.pairs.get_mut(place as usize)) else { return };
+        let Some(pair) = self.pairs.get_mut(held.owner.flow.0) else { return };
         let stream = &mut pair.streams[held.owner.end as usize];
-        let mut teller = Teller::new(&held.owner, now, &mut self.book, ears);
+        let owner = held.owner.by_ref();
+        let mut teller = Teller::new(&owner, now, &mut self.book, ears);
         stream.expire(&mut held.segments, pool, now, &self.limits, &mut teller);
         self.holes.settle(store, stream, &self.limits);
     }
 
-    /// A TCP segment of a flow, not a RST.
+    /// The segment that everything is made for: neither SYN nor FIN, of streams that are open and have no hole, and what it carries is
+    /// the next of its stream. `false`: it is of another kind, and nothing was changed.
+    #[inline(always)]
+    fn common<C: StreamSink<K>, S: EventSink<K>>(
+        &mut self,
+        flow: FlowId,
+        initiator_end: End,
+        packet: &Packet<K>,
+        tcp: &TcpHeader,
+        bytes: &[u8],
+        ears: &mut Ears<'_, C, S>,
+    ) -> bool {
+        let Some(pair) = self.pairs.get_mut(flow.0) else { return false };
+        let wire = packet.payload.wire;
+        let [a, b] = &mut pair.streams;
+        let (stream, other) = match packet.end {
+            End::A => (a, b),
+            End::B => (b, a),
+        };
+        let is_common = stream.is_plain()
+            & other.store.is_none()
+            & tcp.is_plain()
+            & (bytes.len() == wire as usize)
+            & (stream.is_next(tcp.seq) | (wire == 0));
+        if !is_common {
+            return false;
+        }
+        other.acknowledged(tcp.ack, &self.limits);
+        if wire != 0 {
+            let initiator_end = pair.initiator_end(initiator_end);
+            let owner = Owner { key: &packet.key, flow, end: packet.end, initiator_end };
+            let mut teller = Teller::new(&owner, packet.ts, &mut self.book, ears);
+            pair.streams[packet.end as usize].take_next(bytes, &mut teller);
+        }
+        true
+    }
+
+    /// Any TCP segment of a flow, not a RST.
+    #[inline(never)]
     fn segment<C: StreamSink<K>, S: EventSink<K>>(
         &mut self,
-        mut owner: Owner<K>,
-        ack: Option<u32>,
-        segment: &Segment<'_>,
+        mut owner: Owner<&K>,
+        packet: &Packet<K>,
+        tcp: &TcpHeader,
+        bytes: &[u8],
         ears: &mut Ears<'_, C, S>,
     ) -> Verdict {
-        let Some(place) = self.place_or_new(&owner) else { return Verdict::Keep };
-        let Some(pair) = self.pairs.get_mut(place) else { return Verdict::Keep };
+        let ack = tcp.flags.has(TcpFlags::ACK).then_some(tcp.ack);
+        let segment = &Segment {
+            seq: tcp.seq,
+            syn: tcp.flags.has(TcpFlags::SYN),
+            fin: tcp.flags.has(TcpFlags::FIN),
+            bytes,
+            wire: packet.payload.wire.max(bytes.len() as u32),
+            ts: packet.ts,
+        };
+        let flow = owner.flow.0;
+        let Some(pair) = self.pairs.edit(flow) else { return Verdict::Keep };
+        self.flows += usize::from(pair.initiator_end.is_none());
         owner.initiator_end = pair.initiator_end(owner.initiator_end);
         if let Some(ack) = ack {
             pair.streams[owner.end.other() as usize].acknowledged(ack, &self.limits);
         }
-        // Ages are judged by the flow's own packets first, so that what is told does not depend
-        // on when the timers are looked at.
-        let waiting = [pair.streams[0].store, pair.streams[1].store];
-        for store in waiting.into_iter().flatten() {
-            if let Some((held, _)) = self.holes.get(store) {
-                held.owner.initiator_end = owner.initiator_end;
-                self.expire(store, segment.ts, ears);
-            }
+        if pair.streams.iter().any(|stream| stream.store.is_some()) {
+            self.expire_waiting(&owner, segment.ts, ears);
         }
-        let Some(pair) = self.pairs.get_mut(place) else { return Verdict::Keep };
+        let Some(pair) = self.pairs.get_mut(flow) else { return Verdict::Keep };
         let stream = &mut pair.streams[owner.end as usize];
         let mut teller = Teller::new(&owner, segment.ts, &mut self.book, ears);
         let Step::Store(piece) = stream.segment(segment, &self.limits, &mut teller) else {
             return Verdict::Keep;
         };
-        let Some((store, segments, pool)) = self.holes.open(stream.store, owner) else {
+        self.stored(&owner, piece, segment, ears)
+    }
+
+    /// Ages are judged by the flow's own packets first, so that what is told does not depend on when the timers are looked at.
+    #[inline(never)]
+    fn expire_waiting<C: StreamSink<K>, S: EventSink<K>>(
+        &mut self,
+        owner: &Owner<&K>,
+        now: Timestamp,
+        ears: &mut Ears<'_, C, S>,
+    ) {
+        let Some(pair) = self.pairs.get(owner.flow.0) else { return };
+        let waiting = [pair.streams[0].store, pair.streams[1].store];
+        for store in waiting.into_iter().flatten() {
+            if let Some((held, _)) = self.holes.get(store) {
+                held.owner.initiator_end = owner.initiator_end;
+                self.expire(store, now, ears);
+            }
+        }
+    }
+
+    /// What is left to do with a segment of a stream that has a hole.
+    #[inline(never)]
+    fn stored<C: StreamSink<K>, S: EventSink<K>>(
+        &mut self,
+        owner: &Owner<&K>,
+        piece: Piece<'_>,
+        segment: &Segment<'_>,
+        ears: &mut Ears<'_, C, S>,
+    ) -> Verdict {
+        let Some(pair) = self.pairs.get_mut(owner.flow.0) else { return Verdict::Keep };
+        let stream = &mut pair.streams[owner.end as usize];
+        let Some((store, segments, pool)) = self.holes.open(stream.store, *owner) else {
             return Verdict::Keep;
         };
+        let mut teller = Teller::new(owner, segment.ts, &mut self.book, ears);
         let verdict = stream.stored(segment, piece, segments, pool, &self.limits, &mut teller);
         self.holes.settle(store, stream, &self.limits);
         verdict
@@ -208,13 +280,14 @@ impl<K: Copy> Reassembler<K> {
         stats: &FlowStats,
         ears: &mut Ears<'_, C, S>,
     ) {
-        let Some(place) = self.places.get_mut(flow.0 as usize).map(std::mem::take) else { return };
-        let Some(place) = place.checked_sub(1) else { return };
-        let Some(pair) = self.pairs.get_mut(place as usize) else { return };
+        let Some(pair) = self.pairs.get_mut(flow.0) else { return };
+        if pair.initiator_end.is_none() {
+            return;
+        }
         let initiator_end = pair.initiator_end(stats.initiator_end);
         for end in [initiator_end, initiator_end.other()] {
             let stream = &mut pair.streams[end as usize];
-            let owner = Owner { key: *key, flow, end, initiator_end };
+            let owner = Owner { key, flow, end, initiator_end };
             let mut teller = Teller::new(&owner, stats.last, &mut self.book, ears);
             match stream.store.and_then(|store| Some((store, self.holes.get(store)?))) {
                 Some((store, (held, pool))) => {
@@ -224,44 +297,15 @@ impl<K: Copy> Reassembler<K> {
                 None => stream.finish(None, &mut teller),
             }
         }
-        self.free.push(place);
-    }
-
-    /// Where a flow's streams are.
-    #[inline]
-    fn place_or_new(&mut self, owner: &Owner<K>) -> Option<usize> {
-        let slot = self.places.get_mut(owner.flow.0 as usize)?;
-        if *slot == 0 {
-            let fresh = Pair::new(owner.initiator_end);
-            *slot = match self.free.pop() {
-                Some(place) => {
-                    *self.pairs.get_mut(place as usize)? = fresh;
-                    place + 1
-                }
-                None => {
-                    self.pairs.push(fresh);
-                    u32::try_from(self.pairs.len()).ok()?
-                }
-            };
-        }
-        Some(*slot as usize - 1)
+        *pair = Pair::default();
+        self.flows -= 1;
     }
 }
 
 impl<K: Copy, C: StreamSink<K>> FlowObserver<K> for Watching<'_, K, C> {
-    const PREFETCHES: bool = true;
-
     #[inline]
-    fn prefetch_far(&self, flow: FlowId) {
-        if let Some(place) = self.reassembler.places.get(flow.0 as usize) {
-            prefetch(place);
-        }
-    }
-
-    #[inline]
-    fn prefetch_near(&self, flow: FlowId) {
-        let place = self.reassembler.places.get(flow.0 as usize).and_then(|&n| n.checked_sub(1));
-        if let Some(pair) = place.and_then(|place| self.reassembler.pairs.get(place as usize)) {
+    fn prefetch(&self, flow: FlowId) {
+        if let Some(pair) = self.reassembler.pairs.get(flow.0) {
             prefetch(&pair.streams);
             prefetch(&pair.initiator_end);
         }
@@ -277,7 +321,7 @@ impl<K: Copy, C: StreamSink<K>> FlowObserver<K> for Watching<'_, K, C> {
         sink: &mut S,
         hooks: &mut Hooks,
     ) -> Verdict {
-        let Some(tcp) = packet.tcp.filter(|_| packet.role == Role::Packet) else {
+        let Some(tcp) = packet.tcp.as_ref().filter(|_| packet.role == Role::Packet) else {
             return Verdict::Keep;
         };
         // What a RST carries is a message about it, not data (RFC 9293 section 3.5.2).
@@ -285,19 +329,12 @@ impl<K: Copy, C: StreamSink<K>> FlowObserver<K> for Watching<'_, K, C> {
             return Verdict::Keep;
         }
         let bytes = frame.map_or(&[][..], |frame| packet.payload.of(frame.data));
-        let wire = packet.payload.wire.max(bytes.len() as u32);
-        let segment = Segment {
-            seq: tcp.seq,
-            syn: tcp.flags.has(TcpFlags::SYN),
-            fin: tcp.flags.has(TcpFlags::FIN),
-            bytes,
-            wire,
-            ts: packet.ts,
-        };
-        let ack = tcp.flags.has(TcpFlags::ACK).then_some(tcp.ack);
-        let owner = Owner { key: packet.key, flow, end: packet.end, initiator_end };
         let mut ears = Ears { consumer: &mut *self.consumer, sink, hooks };
-        self.reassembler.segment(owner, ack, &segment, &mut ears)
+        if !self.reassembler.common(flow, initiator_end, packet, tcp, bytes, &mut ears) {
+            let owner = Owner { key: &packet.key, flow, end: packet.end, initiator_end };
+            return self.reassembler.segment(owner, packet, tcp, bytes, &mut ears);
+        }
+        Verdict::Keep
     }
 
     fn on_end<S: EventSink<K>>(

@@ -143,6 +143,26 @@ impl Default for Stream {
 }
 
 impl Stream {
+    /// Whether it is open, without a hole and without an end that is known.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        (self.state == State::Open) & self.store.is_none() & (self.end == u64::MAX)
+    }
+
+    /// Whether this is the sequence number of the next byte.
+    #[inline(always)]
+    pub(crate) fn is_next(&self, seq: u32) -> bool {
+        self.next_seq == seq
+    }
+
+    /// Tells the next bytes of a stream that [is plain](Self::is_plain).
+    #[inline(always)]
+    pub(crate) fn take_next<T: Tell>(&mut self, bytes: &[u8], tell: &mut T) {
+        self.far_since = Timestamp::MAX;
+        tell.data(self.next, bytes);
+        self.advance(bytes.len() as u64);
+    }
+
     /// Takes a segment of this side. RSTs carry no stream data and do not belong here.
     #[inline]
     pub(crate) fn segment<'a, T: Tell>(

@@ -30,7 +30,7 @@ pub(crate) struct Ears<'a, C, S> {
 
 /// Tells of one side of one flow.
 pub(crate) struct Teller<'a, 'e, K, C, S> {
-    key: K,
+    key: &'a K,
     flow: FlowId,
     side: Side,
     ts: Timestamp,
@@ -41,7 +41,7 @@ pub(crate) struct Teller<'a, 'e, K, C, S> {
 
 impl<'a, 'e, K: Copy, C, S: EventSink<K>> Teller<'a, 'e, K, C, S> {
     pub(crate) fn new(
-        owner: &Owner<K>,
+        owner: &Owner<&'a K>,
         ts: Timestamp,
         book: &'a mut Book,
         ears: &'a mut Ears<'e, C, S>,
@@ -55,7 +55,7 @@ impl<'a, 'e, K: Copy, C, S: EventSink<K>> Teller<'a, 'e, K, C, S> {
     fn anomaly(&mut self, kind: AnomalyKind) {
         if self.emit_anomalies {
             hook!(self.ears.hooks.anomaly(&kind));
-            self.ears.sink.event(FlowEvent::Anomaly { key: Some(self.key), kind, ts: self.ts });
+            self.ears.sink.event(FlowEvent::Anomaly { key: Some(*self.key), kind, ts: self.ts });
         }
     }
 
@@ -71,7 +71,7 @@ impl<K: Copy, C: StreamSink<K>, S: EventSink<K>> Tell for Teller<'_, '_, K, C, S
     #[inline]
     fn data(&mut self, offset: u64, bytes: &[u8]) {
         self.counters.0[self.side as usize].delivered_bytes += bytes.len() as u64;
-        self.ears.consumer.data(&self.key, self.flow, self.side, offset, bytes);
+        self.ears.consumer.data(self.key, self.flow, self.side, offset, bytes);
     }
 
     fn gap(&mut self, offset: u64, len: u64, cause: Cause) {
@@ -89,11 +89,11 @@ impl<K: Copy, C: StreamSink<K>, S: EventSink<K>> Tell for Teller<'_, '_, K, C, S
                 self.anomaly(AnomalyKind::StreamGap { side, bytes: len });
             }
         }
-        self.ears.consumer.gap(&self.key, self.flow, side, offset, len);
+        self.ears.consumer.gap(self.key, self.flow, side, offset, len);
     }
 
     fn end(&mut self, offset: u64) {
-        self.ears.consumer.end(&self.key, self.flow, self.side, offset);
+        self.ears.consumer.end(self.key, self.flow, self.side, offset);
     }
 
     fn note(&mut self, note: Note) {

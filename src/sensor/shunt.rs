@@ -129,7 +129,8 @@ impl Shunting {
         let mut asked = 0;
         for index in 0..self.touched.len() {
             let Some(key) = tracker.large(self.touched[index], self.above_bytes) else { continue };
-            if !matches!(key.proto(), IpProto::TCP | IpProto::UDP) || self.flows.contains_key(&key) {
+            if !matches!(key.proto(), IpProto::TCP | IpProto::UDP) || self.flows.contains_key(&key)
+            {
                 continue;
             }
             if asked == ASKED_MAX || self.flows.len() == FLOWS_MAX || self.is_paused() {

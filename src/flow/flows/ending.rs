@@ -154,11 +154,10 @@ impl<K: TableKey> Flows<K> {
             *room = slot;
             taken += 1;
             self.prefetch_whole(slot);
-            observer.prefetch_far(FlowId(slot));
+            observer.prefetch(FlowId(slot));
         }
         for &slot in &due[..taken] {
             self.table.prefetch(self.entries[slot as usize].tag);
-            observer.prefetch_near(FlowId(slot));
         }
         taken
     }

@@ -11,6 +11,7 @@ use crate::frame::LinkType;
 use crate::net::{End, TcpFlags};
 
 mod connections;
+mod keys;
 mod lifetimes;
 mod oracle;
 

@@ -111,6 +111,88 @@ fn send_all(
     Story { bytes, end: Some(end) }
 }
 
+/// A segment of a conversation.
+#[derive(Clone, Debug)]
+struct Line {
+    end: End,
+    /// From where its side is, or back from there.
+    ahead: i32,
+    len: u16,
+    cut: u8,
+    wait_ms: u16,
+    flags: TcpFlags,
+    /// From where the other side is.
+    ack: Option<i16>,
+}
+
+fn conversation() -> impl Strategy<Value = Vec<Line>> {
+    let end = any::<bool>().prop_map(|is_b| if is_b { End::B } else { End::A });
+    let ahead = prop_oneof![12 => Just(0), 2 => -300..300, 2 => Just(70_000)];
+    let len = prop_oneof![1 => Just(0u16), 1 => 1..200u16];
+    let cut = prop_oneof![12 => Just(0u8), 1 => any::<u8>()];
+    let flags = prop_oneof![20 => Just(NONE), 2 => Just(FIN), 1 => Just(SYN), 1 => Just(RST)];
+    let ack = proptest::option::weighted(0.9, prop_oneof![4 => Just(0i16), 1 => -300..300i16]);
+    let line = (end, ahead, len, cut, 0..800u16, flags, ack).prop_map(
+        |(end, ahead, len, cut, wait_ms, flags, ack)| Line {
+            end,
+            ahead,
+            len,
+            cut,
+            wait_ms,
+            flags,
+            ack,
+        },
+    );
+    proptest::collection::vec(line, 0..60)
+}
+
+/// Everything that is told of it, the counters last. `also` are flags of each segment.
+fn told_of(lines: &[Line], isn: [u32; 2], also: TcpFlags) -> String {
+    let mut bench = Bench::new(ReassemblyConfig {
+        side_bytes_max: 2 * 2048,
+        gap_timeout: Duration::from_millis(3000),
+        acked_gap_timeout: Duration::from_millis(1000),
+        window_bytes: 1 << 16,
+        ..ReassemblyConfig::default()
+    });
+    let mut next = isn;
+    for line in lines {
+        bench.wait(u64::from(line.wait_ms));
+        let (at, other) = (line.end as usize, line.end.other() as usize);
+        let seq = next[at].wrapping_add_signed(line.ahead);
+        let ends = seq.wrapping_add(u32::from(line.len) + u32::from(line.cut));
+        let ends = ends.wrapping_add(u32::from(line.flags.has(SYN)));
+        if (0..1000).contains(&line.ahead) {
+            next[at] = ends;
+        }
+        let bytes = bytes(u64::from(seq), line.len.into(), 0);
+        let mut seg =
+            seg(seq, &bytes).from(line.end).cut(line.cut.into()).with(line.flags).with(also);
+        if let Some(ack) = line.ack {
+            seg = seg.ack(next[other].wrapping_add_signed(ack.into()));
+        }
+        // Who opened becomes known after a while.
+        bench.initiator_end = if bench.log.0.len() < 2 { line.end } else { End::B };
+        bench.send(seg);
+    }
+    bench.end_flow(0);
+    format!("{:?} {:?} {:?}", bench.log.0, bench.events.0, bench.reassembler.counters())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// A segment with URG is none of those that everything is made for, and means the same.
+    #[test]
+    fn common_segments_are_told_as_any_other_way(
+        lines in conversation(),
+        isn in prop_oneof![any::<[u32; 2]>(), Just([u32::MAX - 500, 7])],
+    ) {
+        let urgent = TcpFlags(0x20);
+        prop_assert_eq!(told_of(&lines, isn, NONE), told_of(&lines, isn, urgent));
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
 

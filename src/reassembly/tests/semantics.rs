@@ -287,6 +287,16 @@ fn a_fin_before_held_data_is_not_believed() {
 }
 
 #[test]
+fn data_in_order_go_no_further_than_a_fin_that_came_before_them() {
+    let mut bench = Bench::new(config());
+    bench.send(seg(99, b"").with(SYN));
+    bench.send(seg(103, b"").with(FIN).ack(500));
+    bench.send(seg(100, b"abcde").ack(500));
+    assert_eq!(bench.initiator(), [data(0, b"abc"), Told::End(3)]);
+    assert_eq!(bench.counters().beyond_end_bytes, 2);
+}
+
+#[test]
 fn a_flow_that_ends_tells_what_is_held_and_its_end() {
     let mut bench = Bench::new(config());
     bench.send(seg(99, b"").with(SYN));
