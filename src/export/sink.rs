@@ -1,8 +1,8 @@
-//! The writing end: one thread a sink, which takes full buffers from a bounded queue.
+//! The writing end: a thread, which takes full buffers from a bounded queue, or whoever has a full buffer.
 //!
 //! Contract: every record handed to a sink is counted once, as written or as dropped under a
 //! [`DropReason`]; counts are exact to the record when a write breaks off half-way. Who hands over a chunk chooses
-//! whether to wait for room or to drop its records. After the first failed write a sink takes and drops, so that nobody waits for it.
+//! whether to wait for room or to drop its records, where another thread writes. After the first failed write a sink takes and drops, so that nobody waits for it.
 //! A file can be opened anew while records come, for who moved it away: between two chunks, so that each record is in one file or
 //! the other.
 
@@ -10,8 +10,8 @@ use std::collections::VecDeque;
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use crossbeam_queue::ArrayQueue;
@@ -152,6 +152,16 @@ impl std::fmt::Debug for Opened {
     }
 }
 
+/// Who writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WrittenBy {
+    /// A thread of the sink's own: a slow output holds nobody up before its queue is full.
+    Thread,
+    /// Whoever hands over a chunk, at once. For a single core, where a thread takes its time from who makes the chunks, and finds
+    /// them in no cache.
+    Giver,
+}
+
 /// A running sink. Dropping it without [`finish`](Self::finish) leaves its thread to end by itself.
 #[derive(Debug)]
 pub struct Sink {
@@ -162,35 +172,40 @@ pub struct Sink {
 
 #[derive(Debug)]
 struct Shared {
-    queue: Queue<Chunk>,
+    way: Way,
     recycled: ArrayQueue<Vec<u8>>,
     written: AtomicU64,
     bytes: AtomicU64,
     dropped: [AtomicU64; DropReason::ALL.len()],
     failed: AtomicBool,
-    error: std::sync::Mutex<Option<String>>,
+    error: Mutex<Option<String>>,
     /// The file is to be opened anew before the next chunk.
     reopen: AtomicBool,
 }
 
+/// How a chunk comes to be written.
+#[derive(Debug)]
+enum Way {
+    /// By the thread that takes it out.
+    Queue(Queue<Chunk>),
+    /// By who has it.
+    Writer(Mutex<Writer>),
+}
+
 impl Sink {
-    /// Starts a thread that writes to what was opened.
-    pub fn start(opened: Opened) -> Result<Self, OpenError> {
-        let shared = Arc::new(Shared {
-            queue: Queue::new(CHUNKS_QUEUED_MAX),
-            recycled: ArrayQueue::new(CHUNKS_QUEUED_MAX + 2),
-            written: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            dropped: Default::default(),
-            failed: AtomicBool::new(false),
-            error: std::sync::Mutex::new(None),
-            reopen: AtomicBool::new(false),
-        });
-        let of_thread = Arc::clone(&shared);
+    /// Writes to what was opened, by a thread that is started here or without one.
+    pub fn start(opened: Opened, by: WrittenBy) -> Result<Self, OpenError> {
         let name = opened.name.clone();
+        let writer = Writer::new(opened);
+        if by == WrittenBy::Giver {
+            let shared = Arc::new(Shared::new(Way::Writer(Mutex::new(writer))));
+            return Ok(Self { name, shared, thread: None });
+        }
+        let shared = Arc::new(Shared::new(Way::Queue(Queue::new(CHUNKS_QUEUED_MAX))));
+        let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("export".to_owned())
-            .spawn(move || of_thread.run(opened))
+            .spawn(move || of_thread.run(writer))
             .map_err(|source| OpenError { name: name.clone(), source })?;
         Ok(Self { name, shared, thread: Some(thread) })
     }
@@ -207,7 +222,10 @@ impl Sink {
 
     /// No more chunks come: writes what waits, ends the thread.
     pub fn finish(&mut self) {
-        self.shared.queue.close();
+        match &self.shared.way {
+            Way::Queue(queue) => queue.close(),
+            Way::Writer(writer) => locked(writer).finish(&self.shared),
+        }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -223,15 +241,18 @@ pub struct SinkHandle {
 }
 
 impl SinkHandle {
-    /// Hands over a chunk, waiting for room; an empty one is not worth a wake-up, and a full one is worth one with some others.
+    /// Hands over a chunk, waiting for room or until it is written; an empty one is not worth a wake-up, and a full one is worth one
+    /// with some others.
     pub fn push(&self, chunk: Chunk) {
         if chunk.records == 0 {
             return;
         }
-        // A chunk that was handed over before it was full is one that somebody waits for.
-        let queue = &self.shared.queue;
-        let pushed =
-            if chunk.is_full() { queue.push_without_hurry(chunk) } else { queue.push(chunk) };
+        let pushed = match &self.shared.way {
+            Way::Writer(writer) => return locked(writer).take(&self.shared, chunk),
+            // A chunk that was handed over before it was full is one that somebody waits for.
+            Way::Queue(queue) if chunk.is_full() => queue.push_without_hurry(chunk),
+            Way::Queue(queue) => queue.push(chunk),
+        };
         if let Err(chunk) = pushed {
             self.shared.drop_records(DropReason::WriteFailed, chunk.records);
         }
@@ -239,19 +260,29 @@ impl SinkHandle {
 
     /// Hands over a chunk if there is room at once; else its records are dropped.
     pub fn push_or_drop(&self, chunk: Chunk) {
-        if chunk.records != 0
-            && let Err(chunk) = self.shared.queue.try_push(chunk)
-        {
-            self.shared.drop_records(DropReason::QueueFull, chunk.records);
+        match &self.shared.way {
+            Way::Writer(_) => self.push(chunk),
+            Way::Queue(queue) => {
+                if chunk.records != 0
+                    && let Err(chunk) = queue.try_push(chunk)
+                {
+                    self.shared.drop_records(DropReason::QueueFull, chunk.records);
+                }
+            }
         }
     }
 
     /// A file is opened anew before anything more is written to it: the path may be another file by now. A sink that had failed
     /// tries again. Does nothing to standard output.
     pub fn reopen(&self) {
-        self.shared.reopen.store(true, Ordering::SeqCst);
-        // Wakes a thread that has nothing to do; in a full queue it has.
-        let _ = self.shared.queue.try_push(Chunk::default());
+        match &self.shared.way {
+            Way::Writer(writer) => locked(writer).reopen(&self.shared),
+            Way::Queue(queue) => {
+                self.shared.reopen.store(true, Ordering::SeqCst);
+                // Wakes a thread that has nothing to do; in a full queue it has.
+                let _ = queue.try_push(Chunk::default());
+            }
+        }
     }
 
     /// An empty buffer, used before if there is one.
@@ -280,56 +311,35 @@ impl SinkHandle {
 }
 
 impl Shared {
-    fn run(&self, opened: Opened) {
-        let Opened { name, output, path } = opened;
-        let mut pages = Pages::new(output);
-        let mut failure: Option<DropReason> = None;
+    fn new(way: Way) -> Self {
+        Self {
+            way,
+            recycled: ArrayQueue::new(CHUNKS_QUEUED_MAX + 2),
+            written: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            dropped: Default::default(),
+            failed: AtomicBool::new(false),
+            error: Mutex::new(None),
+            reopen: AtomicBool::new(false),
+        }
+    }
+
+    /// What the thread does.
+    fn run(&self, mut writer: Writer) {
+        let Way::Queue(queue) = &self.way else { return };
         loop {
-            let taken = self.queue.pop_soon();
-            if self.reopen.swap(false, Ordering::SeqCst)
-                && let Some(path) = &path
-            {
-                if failure.is_none() {
-                    failure = self.write(&mut pages, Until::End);
-                }
-                match reopened(path) {
-                    Ok((file, at)) => {
-                        tracing::info!(output = %name, "opened anew");
-                        pages = Pages { at, ..Pages::new(Box::new(DropBehind::new(file, at))) };
-                        failure = None;
-                        self.failed.store(false, Ordering::Relaxed);
-                    }
-                    Err(error) => {
-                        tracing::error!(output = %name, %error, "could not be opened anew, the old file is kept");
-                    }
-                }
+            let taken = queue.pop_soon();
+            if self.reopen.swap(false, Ordering::SeqCst) {
+                writer.reopen(self);
             }
-            let (chunk, until) = match taken {
-                Taken::Item(chunk) if chunk.is_full() => (chunk, Until::Boundary),
-                Taken::Item(chunk) => (chunk, Until::End),
+            match taken {
+                Taken::Item(chunk) => writer.take(self, chunk),
                 // What was held back has waited for long enough.
-                Taken::Nothing => (Chunk::default(), Until::End),
+                Taken::Nothing => writer.write(self, Until::End),
                 Taken::Closed => break,
-            };
-            match failure {
-                Some(reason) => {
-                    self.drop_records(reason, chunk.records);
-                    self.recycle(chunk);
-                }
-                None => {
-                    pages.push(chunk);
-                    failure = self.write(&mut pages, until);
-                }
             }
         }
-        if failure.is_none() {
-            failure = self.write(&mut pages, Until::End);
-        }
-        if failure.is_none()
-            && let Err(error) = pages.output.flush()
-        {
-            self.note(&error);
-        }
+        writer.finish(self);
     }
 
     /// Writes what waits and counts what became of its records. Why it dropped some, if it did.
@@ -384,6 +394,76 @@ impl Shared {
     fn drop_records(&self, reason: DropReason, records: u64) {
         self.dropped[reason as usize].fetch_add(records, Ordering::Relaxed);
     }
+}
+
+/// An output on the way: what waits for it, and whether it has failed.
+#[derive(Debug)]
+struct Writer {
+    name: String,
+    /// Where it can be opened anew.
+    path: Option<PathBuf>,
+    pages: Pages,
+    /// Why it only drops.
+    failure: Option<DropReason>,
+}
+
+impl Writer {
+    fn new(opened: Opened) -> Self {
+        let Opened { name, output, path } = opened;
+        Self { name, path, pages: Pages::new(output), failure: None }
+    }
+
+    fn take(&mut self, shared: &Shared, chunk: Chunk) {
+        let until = if chunk.is_full() { Until::Boundary } else { Until::End };
+        match self.failure {
+            Some(reason) => {
+                shared.drop_records(reason, chunk.records);
+                shared.recycle(chunk);
+            }
+            None => {
+                self.pages.push(chunk);
+                self.write(shared, until);
+            }
+        }
+    }
+
+    fn write(&mut self, shared: &Shared, until: Until) {
+        if self.failure.is_none() {
+            self.failure = shared.write(&mut self.pages, until);
+        }
+    }
+
+    fn reopen(&mut self, shared: &Shared) {
+        let Some(path) = self.path.clone() else { return };
+        // Into the old one, which may be the same: its end is where the new one goes on.
+        self.write(shared, Until::End);
+        match reopened(&path) {
+            Ok((file, at)) => {
+                tracing::info!(output = %self.name, "opened anew");
+                self.pages = Pages { at, ..Pages::new(Box::new(DropBehind::new(file, at))) };
+                self.failure = None;
+                shared.failed.store(false, Ordering::Relaxed);
+            }
+            Err(error) => {
+                tracing::error!(output = %self.name, %error, "could not be opened anew, the old file is kept");
+            }
+        }
+    }
+
+    /// No more chunks come.
+    fn finish(&mut self, shared: &Shared) {
+        self.write(shared, Until::End);
+        if self.failure.is_none()
+            && let Err(error) = self.pages.output.flush()
+        {
+            shared.note(&error);
+        }
+    }
+}
+
+/// Who panicked with it has left nothing half-done that counts.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How much of what waits is written.
@@ -461,6 +541,12 @@ impl Pages {
     }
 }
 
+impl std::fmt::Debug for Pages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pages").field("at", &self.at).finish_non_exhaustive()
+    }
+}
+
 /// Not made anew: when nobody moved it, what was written stays.
 fn reopened(path: &Path) -> io::Result<(File, u64)> {
     let file = OpenOptions::new().create(true).append(true).open(path)?;
@@ -471,6 +557,8 @@ fn reopened(path: &Path) -> io::Result<(File, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BOTH: [WrittenBy; 2] = [WrittenBy::Thread, WrittenBy::Giver];
 
     /// Takes `room` bytes, then says what a closed pipe says.
     struct Narrow {
@@ -494,17 +582,20 @@ mod tests {
 
     #[test]
     fn a_broken_pipe_is_counted_to_the_record() {
-        let mut sink = Sink::start(Opened::of("a pipe".to_owned(), Narrow { room: 11 })).unwrap();
-        let handle = sink.handle();
-        for _ in 0..3 {
-            handle.push(Chunk { bytes: b"1234\n1234\n".to_vec(), records: 2 });
+        for by in BOTH {
+            let pipe = Opened::of("a pipe".to_owned(), Narrow { room: 11 });
+            let mut sink = Sink::start(pipe, by).unwrap();
+            let handle = sink.handle();
+            for _ in 0..3 {
+                handle.push(Chunk { bytes: b"1234\n1234\n".to_vec(), records: 2 });
+            }
+            sink.finish();
+            let counts = handle.counts();
+            assert_eq!((counts.written, counts.bytes), (2, 11));
+            assert_eq!(counts.dropped, [4, 0, 0]);
+            assert!(handle.failed());
+            assert!(handle.error().is_some());
         }
-        sink.finish();
-        let counts = handle.counts();
-        assert_eq!((counts.written, counts.bytes), (2, 11));
-        assert_eq!(counts.dropped, [4, 0, 0]);
-        assert!(handle.failed());
-        assert!(handle.error().is_some());
     }
 
     /// Remembers each write.
@@ -537,9 +628,13 @@ mod tests {
 
     #[test]
     fn full_chunks_are_written_from_boundary_to_boundary_and_others_at_once() {
+        BOTH.into_iter().for_each(full_chunks_are_written_from_boundary_to_boundary);
+    }
+
+    fn full_chunks_are_written_from_boundary_to_boundary(by: WrittenBy) {
         let writes = Writes::default();
         let opened = Opened::of("writes".to_owned(), writes.clone());
-        let mut sink = Sink::start(opened).unwrap();
+        let mut sink = Sink::start(opened, by).unwrap();
         let handle = sink.handle();
         let mut expected = Vec::new();
         for number in 0..100 {
@@ -565,7 +660,8 @@ mod tests {
     #[test]
     fn what_is_held_back_is_written_when_nothing_comes() {
         let writes = Writes::default();
-        let mut sink = Sink::start(Opened::of("writes".to_owned(), writes.clone())).unwrap();
+        let opened = Opened::of("writes".to_owned(), writes.clone());
+        let mut sink = Sink::start(opened, WrittenBy::Thread).unwrap();
         let handle = sink.handle();
         for number in 1..=3 {
             handle.push(full(b'x'));
@@ -579,11 +675,32 @@ mod tests {
     }
 
     #[test]
+    fn who_hands_over_writes_before_it_goes_on() {
+        let writes = Writes::default();
+        let opened = Opened::of("writes".to_owned(), writes.clone());
+        let mut sink = Sink::start(opened, WrittenBy::Giver).unwrap();
+        let handle = sink.handle();
+        let line = |text: &str| Chunk { bytes: text.as_bytes().to_vec(), records: 1 };
+        handle.push(line("one\n"));
+        assert_eq!(handle.counts().written, 1);
+        handle.push_or_drop(line("two\n"));
+        assert_eq!(writes.0.lock().unwrap().concat(), b"one\ntwo\n");
+        // All but what is behind the last boundary; the end writes that.
+        handle.push(full(b'x'));
+        handle.push(full(b'y'));
+        let written = writes.0.lock().unwrap().concat().len() as u64;
+        assert_eq!((written, handle.counts().bytes), (WRITE_BYTES, WRITE_BYTES));
+        sink.finish();
+        assert_eq!(handle.counts().written, 2 + 2 * full(b'x').records);
+    }
+
+    #[test]
     fn of_several_chunks_that_break_off_each_record_is_counted_once() {
         let size = full(b'x').bytes.len();
-        for room in [0, 5, 10, size - 1, size, size + 1, 2 * size + 15, 3 * size + 9] {
-            let narrow = Narrow { room };
-            let mut sink = Sink::start(Opened::of("a pipe".to_owned(), narrow)).unwrap();
+        let rooms = [0, 5, 10, size - 1, size, size + 1, 2 * size + 15, 3 * size + 9];
+        for (room, by) in rooms.into_iter().flat_map(|room| BOTH.map(|by| (room, by))) {
+            let narrow = Opened::of("a pipe".to_owned(), Narrow { room });
+            let mut sink = Sink::start(narrow, by).unwrap();
             let handle = sink.handle();
             for _ in 0..5 {
                 handle.push(full(b'x'));
@@ -614,10 +731,15 @@ mod tests {
 
     #[test]
     fn a_file_that_was_moved_away_is_opened_anew_and_no_record_is_in_neither() {
+        BOTH.into_iter().for_each(a_file_that_was_moved_away_is_opened_anew);
+    }
+
+    fn a_file_that_was_moved_away_is_opened_anew(by: WrittenBy) {
         let dir = std::env::temp_dir().join(format!("flowscope-reopen-{}", std::process::id()));
         std::fs::create_dir_all(&dir).unwrap();
         let (path, moved) = (dir.join("out"), dir.join("out.1"));
-        let mut sink = Sink::start(Opened::open(&Target::File(path.clone())).unwrap()).unwrap();
+        let opened = Opened::open(&Target::File(path.clone())).unwrap();
+        let mut sink = Sink::start(opened, by).unwrap();
         let handle = sink.handle();
         let chunk = |text: &str| Chunk { bytes: text.as_bytes().to_vec(), records: 1 };
         handle.push(chunk("first\n"));

@@ -21,7 +21,7 @@ use super::run::{Outcome, SummaryFile, open_outputs, outcome, report, start_sink
 use super::stop::Stop;
 use super::summary::{RunFacts, Summary};
 use crate::export::Sink;
-use crate::export::sink::SinkHandle;
+use crate::export::sink::{SinkHandle, WrittenBy};
 use crate::frame::LinkType;
 use launch::{Launch, Launched};
 
@@ -43,7 +43,7 @@ pub fn run(options: &LiveOptions, code_at_once: i32) -> anyhow::Result<Outcome> 
     let needed = privileges::needed(options.wanted.backend, options.wanted.fanout, is_put_back);
     let kept = privileges::drop_to(needed, options.user.as_ref())?;
     tracing::info!("rights kept: {kept}");
-    let mut sinks = start_sinks(outputs)?;
+    let mut sinks = start_sinks(outputs, WrittenBy::Thread)?;
     let handles: Vec<_> = sinks.iter().map(Sink::handle).collect();
     stop.on_signals(code_at_once, Some(move || handles.iter().for_each(SinkHandle::reopen)))
         .context("signals cannot be watched")?;

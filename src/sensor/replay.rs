@@ -31,7 +31,7 @@ use super::summary::{RunFacts, Summary};
 use crate::capture::CaptureError;
 use crate::capture::file::{CaptureFiles, OpenOptions};
 use crate::driver::FlowDriver;
-use crate::export::sink::SinkHandle;
+use crate::export::sink::{SinkHandle, WrittenBy};
 use crate::export::{RecordWriter, Sink, WhenFull};
 use crate::flow::FlowTracker;
 use crate::flow::ingest::Ingest;
@@ -41,7 +41,8 @@ use crate::flow::ingest::Ingest;
 pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outcome> {
     let stop = Stop::new();
     stop.on_signals(code_at_once, None::<fn()>).context("signals cannot be watched")?;
-    let mut sinks = start_sinks(open_outputs(&options.outputs)?)?;
+    let by = if allowed().len() == 1 { WrittenBy::Giver } else { WrittenBy::Thread };
+    let mut sinks = start_sinks(open_outputs(&options.outputs)?, by)?;
     let summary_file = options.summary.as_deref().map(SummaryFile::create).transpose()?;
     let named = |sink: &Sink| (sink.name().to_owned(), sink.handle());
     let board = Board::new(options.workers, options.workers, sinks.iter().map(named).collect());

@@ -15,7 +15,7 @@ use super::stop::Stop;
 use super::summary::Summary;
 use super::telemetry::Telemetry;
 use crate::export::Sink;
-use crate::export::sink::{DropReason, OpenError, Opened};
+use crate::export::sink::{DropReason, OpenError, Opened, WrittenBy};
 
 /// How a run ended; the worst of what happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +53,8 @@ pub(super) fn open_outputs(outputs: &[Output]) -> Result<Vec<Opened>, OpenError>
     outputs.iter().map(open).collect()
 }
 
-pub(super) fn start_sinks(opened: Vec<Opened>) -> Result<Vec<Sink>, OpenError> {
-    opened.into_iter().map(Sink::start).collect()
+pub(super) fn start_sinks(opened: Vec<Opened>, by: WrittenBy) -> Result<Vec<Sink>, OpenError> {
+    opened.into_iter().map(|opened| Sink::start(opened, by)).collect()
 }
 
 pub(super) fn serve(listener: Listener, board: &Board) -> anyhow::Result<Server> {
