@@ -187,7 +187,7 @@ struct Shared {
 #[derive(Debug)]
 enum Way {
     /// By the thread that takes it out.
-    Queue(Queue<Chunk>),
+    Queue(Box<Queue<Chunk>>),
     /// By who has it.
     Writer(Mutex<Writer>),
 }
@@ -201,7 +201,7 @@ impl Sink {
             let shared = Arc::new(Shared::new(Way::Writer(Mutex::new(writer))));
             return Ok(Self { name, shared, thread: None });
         }
-        let shared = Arc::new(Shared::new(Way::Queue(Queue::new(CHUNKS_QUEUED_MAX))));
+        let shared = Arc::new(Shared::new(Way::Queue(Box::new(Queue::new(CHUNKS_QUEUED_MAX)))));
         let of_thread = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("export".to_owned())
