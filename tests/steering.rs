@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use crossbeam_utils::CachePadded;
 use flowscope::capture::stretch::{Pick, Picks, Scout, Stretches};
 use flowscope::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
-use flowscope::export::sink::Opened;
+use flowscope::export::sink::{Opened, WrittenBy};
 use flowscope::export::{RecordWriter, Sink, WhenFull};
 use flowscope::flow::ingest::Ingest;
 use flowscope::flow::{ByFiveTuple, FlowTracker};
@@ -332,7 +332,8 @@ fn run_with(
         Shape::Shares(workers, ..) => (workers, false),
     };
     let text = Text::default();
-    let mut sink = Sink::start(Opened::of("memory".to_owned(), text.clone())).unwrap();
+    let mut sink =
+        Sink::start(Opened::of("memory".to_owned(), text.clone()), WrittenBy::Thread).unwrap();
     let board = Board::new(workers, workers, vec![("memory".to_owned(), sink.handle())]);
     let parts = |worker: usize| WorkerParts {
         tracking: FlowTracker::new(ByFiveTuple::default(), config.clone()).unwrap(),
