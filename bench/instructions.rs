@@ -298,7 +298,7 @@ mod json {
     use std::time::Instant;
 
     use flowscope::export::jsonl::{Outcome, put_record};
-    use flowscope::export::text::Line;
+    use flowscope::export::text::{LINE_BYTES_MAX, Line, Seconds};
     use flowscope::flow::{ByFiveTuple, FlowKey};
     use flowscope::{FlowEvent, FlowStats, FlowTracker, Frame, TrackerConfig};
 
@@ -318,25 +318,27 @@ mod json {
             tracker.process(batch, &mut sink);
         }
         tracker.drain(&mut sink);
-        let mut out = Vec::with_capacity(1 << 20);
+        let mut out = vec![0; 1 << 20];
         let begin = Instant::now();
         measured_json(&records, &mut out);
         Ok(took(records.len(), begin))
     }
 
     #[inline(never)]
-    fn measured_json(records: &[Record], out: &mut Vec<u8>) {
+    fn measured_json(records: &[Record], out: &mut [u8]) {
         let outcome = Outcome { reason: "drained", interim: false };
-        let mut line = Line::default();
+        let (mut len, mut seconds) = (0, Seconds::default());
         for (key, stats) in records {
             // A sink takes a buffer when it is full; this one is filled anew.
-            if out.len() > (1 << 20) - 1024 {
+            if out[len..].len() < LINE_BYTES_MAX {
                 black_box(&*out);
-                out.clear();
+                len = 0;
             }
-            line.clear();
-            put_record(&mut line, key, stats, &stats.unreported(), outcome, true);
-            out.extend_from_slice(line.as_bytes());
+            if let Some(room) = out[len..].first_chunk_mut() {
+                let mut line = Line::new(room, &mut seconds);
+                put_record(&mut line, key, stats, &stats.unreported(), outcome, true);
+                len += line.as_bytes().len();
+            }
         }
         black_box(&*out);
     }

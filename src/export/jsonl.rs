@@ -22,7 +22,7 @@ pub struct Outcome {
 
 /// Puts the record of a flow, with its line end. `totals` is what the record tells: [`FlowStats::unreported`].
 pub fn put_record(
-    line: &mut Line,
+    line: &mut Line<'_>,
     key: &FlowKey,
     stats: &FlowStats,
     totals: &Totals,
@@ -76,12 +76,12 @@ pub fn put_record(
 }
 
 #[inline(always)]
-fn number<const N: usize>(line: &mut Line, name: &[u8; N], value: u64) {
+fn number<const N: usize>(line: &mut Line<'_>, name: &[u8; N], value: u64) {
     line.put(name);
     line.number(value);
 }
 
-fn put_tcp(line: &mut Line, stats: &FlowStats, state: TcpState) {
+fn put_tcp(line: &mut Line<'_>, stats: &FlowStats, state: TcpState) {
     line.put(b",\"tcp_state\":\"");
     line.put_all(state_label(state).as_bytes());
     line.put(b"\",\"flags_initiator\":\"");
@@ -137,6 +137,7 @@ fn state_label(state: TcpState) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::export::text::{LINE_BYTES_MAX, Seconds};
     use crate::flow::{History, SideStats};
     use crate::net::{Addr, End, IpVersion, TcpFlags};
     use crate::time::Timestamp;
@@ -179,7 +180,8 @@ mod tests {
             scope: Default::default(),
         }
         .canonical();
-        let mut line = Line::default();
+        let (mut room, mut seconds) = ([0; LINE_BYTES_MAX], Seconds::default());
+        let mut line = Line::new(&mut room, &mut seconds);
         let outcome = Outcome { reason: "a_reason_longer_than_any_there_is", interim: true };
         put_record(&mut line, &key, &stats, &stats.unreported(), outcome, true);
         assert!(!line.is_cut());

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::jsonl::{self, Outcome};
 use super::sink::{Chunk, SinkHandle};
-use super::text::Line;
+use super::text::{Line, Seconds};
 use crate::event::{EndReason, EventSink, FlowEvent};
 use crate::flow::{FlowKey, FlowStats};
 use crate::net::L4;
@@ -47,7 +47,7 @@ pub enum WhenFull {
 pub struct RecordWriter {
     sinks: Vec<SinkHandle>,
     chunk: Chunk,
-    line: Box<Line>,
+    seconds: Seconds,
     chunk_since: Instant,
     with_community_id: bool,
     when_full: WhenFull,
@@ -57,11 +57,11 @@ pub struct RecordWriter {
 impl RecordWriter {
     /// Writes to all of `sinks`; with none, records are only counted.
     pub fn new(sinks: Vec<SinkHandle>, with_community_id: bool, when_full: WhenFull) -> Self {
-        let bytes = sinks.first().map(SinkHandle::buffer).unwrap_or_default();
+        let chunk = sinks.first().map(SinkHandle::chunk).unwrap_or_default();
         Self {
             sinks,
-            chunk: Chunk { bytes, records: 0 },
-            line: Box::default(),
+            chunk,
+            seconds: Seconds::default(),
             chunk_since: Instant::now(),
             with_community_id,
             when_full,
@@ -78,7 +78,7 @@ impl RecordWriter {
     pub fn flush(&mut self) {
         self.chunk_since = Instant::now();
         let Some((first, others)) = self.sinks.split_first() else { return };
-        if self.chunk.records == 0 {
+        if self.chunk.records() == 0 {
             return;
         }
         let push = |sink: &SinkHandle, chunk| match self.when_full {
@@ -86,12 +86,11 @@ impl RecordWriter {
             WhenFull::Drop => sink.push_or_drop(chunk),
         };
         for other in others {
-            let mut bytes = other.buffer();
-            bytes.extend_from_slice(&self.chunk.bytes);
-            push(other, Chunk { bytes, records: self.chunk.records });
+            let mut chunk = other.chunk();
+            chunk.copy_from(&self.chunk);
+            push(other, chunk);
         }
-        let next = Chunk { bytes: first.buffer(), records: 0 };
-        push(first, std::mem::replace(&mut self.chunk, next));
+        push(first, std::mem::replace(&mut self.chunk, first.chunk()));
     }
 
     /// Hands over what has waited for a second, so that a slow replay does not sit on its records.
@@ -108,11 +107,13 @@ impl RecordWriter {
         if self.sinks.is_empty() {
             return;
         }
-        self.line.clear();
-        jsonl::put_record(&mut self.line, key, stats, &totals, outcome, self.with_community_id);
-        debug_assert!(!self.line.is_cut(), "a test holds the longest record to the line's room");
-        self.chunk.bytes.extend_from_slice(self.line.as_bytes());
-        self.chunk.records += 1;
+        // There is some: a full one was handed over.
+        let Some(room) = self.chunk.room() else { return };
+        let mut line = Line::new(room, &mut self.seconds);
+        jsonl::put_record(&mut line, key, stats, &totals, outcome, self.with_community_id);
+        debug_assert!(!line.is_cut(), "a test holds the longest record to the line's room");
+        let bytes = line.as_bytes().len();
+        self.chunk.add(bytes);
         if self.chunk.is_full() {
             self.flush();
         }

@@ -36,16 +36,49 @@ const CHUNKS_QUEUED_MAX: usize = 16;
 /// Whole records in one buffer.
 #[derive(Debug, Default)]
 pub struct Chunk {
-    /// The text, one line a record.
-    pub bytes: Vec<u8>,
-    /// How many records.
-    pub records: u64,
+    /// All of it is there from the beginning, so that records are put together where they stay.
+    buffer: Vec<u8>,
+    len: usize,
+    records: u64,
 }
 
 impl Chunk {
+    /// An empty one in a buffer, whatever is in there.
+    fn new(buffer: Vec<u8>) -> Self {
+        Self { buffer, len: 0, records: 0 }
+    }
+
+    /// The text, one line a record.
+    pub fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    /// How many records.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Where the next record goes; `None` when it is full.
+    pub fn room(&mut self) -> Option<&mut [u8; LINE_BYTES_MAX]> {
+        self.buffer[self.len..].first_chunk_mut()
+    }
+
+    /// A record of so many bytes was put there.
+    pub fn add(&mut self, bytes: usize) {
+        self.len += bytes;
+        self.records += 1;
+    }
+
+    /// The same records as in another chunk, in place of what it has.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.buffer.resize(other.buffer.len(), 0);
+        self.buffer[..other.len].copy_from_slice(other.bytes());
+        (self.len, self.records) = (other.len, other.records);
+    }
+
     /// Whether there may be no room in it for another record.
     pub fn is_full(&self) -> bool {
-        self.bytes.len() + LINE_BYTES_MAX > CHUNK_BYTES
+        self.len + LINE_BYTES_MAX > CHUNK_BYTES
     }
 }
 
@@ -285,9 +318,9 @@ impl SinkHandle {
         }
     }
 
-    /// An empty buffer, used before if there is one.
-    pub fn buffer(&self) -> Vec<u8> {
-        self.shared.recycled.pop().unwrap_or_else(|| Vec::with_capacity(CHUNK_BYTES))
+    /// An empty chunk, whose buffer was used before if there is such a one.
+    pub fn chunk(&self) -> Chunk {
+        Chunk::new(self.shared.recycled.pop().unwrap_or_else(|| vec![0; CHUNK_BYTES]))
     }
 
     /// Whether it only drops by now.
@@ -372,11 +405,9 @@ impl Shared {
     }
 
     fn recycle(&self, chunk: Chunk) {
-        let mut bytes = chunk.bytes;
-        bytes.clear();
-        if bytes.capacity() != 0 {
+        if chunk.buffer.len() == CHUNK_BYTES {
             // A full recycle queue has enough buffers: this one is freed.
-            let _ = self.recycled.push(bytes);
+            let _ = self.recycled.push(chunk.buffer);
         }
     }
 
@@ -493,14 +524,14 @@ impl Pages {
 
     fn push(&mut self, chunk: Chunk) {
         // Every one that waits is of use to a write.
-        if !chunk.bytes.is_empty() {
+        if chunk.len != 0 {
             self.waiting.push_back(chunk);
         }
     }
 
     /// Where it would be with all that waits.
     fn end(&self) -> u64 {
-        let waiting: usize = self.waiting.iter().map(|chunk| chunk.bytes.len()).sum();
+        let waiting: usize = self.waiting.iter().map(|chunk| chunk.len).sum();
         self.at + (waiting - self.done) as u64
     }
 
@@ -510,7 +541,7 @@ impl Pages {
         let mut room = usize::try_from(goal - self.at).unwrap_or(usize::MAX);
         let mut done = self.done;
         for (slice, chunk) in slices.iter_mut().zip(&self.waiting) {
-            let bytes = chunk.bytes.get(done..).unwrap_or_default();
+            let bytes = chunk.bytes().get(done..).unwrap_or_default();
             *slice = IoSlice::new(&bytes[..bytes.len().min(room)]);
             room -= slice.len();
             done = 0;
@@ -531,13 +562,13 @@ impl Pages {
 
     /// Takes out a chunk that is written in whole.
     fn pop_written(&mut self) -> Option<Chunk> {
-        self.done = self.done.checked_sub(self.waiting.front()?.bytes.len())?;
+        self.done = self.done.checked_sub(self.waiting.front()?.len)?;
         self.waiting.pop_front()
     }
 
     /// What is written of the first chunk.
     fn written(&self) -> impl Iterator<Item = &u8> {
-        self.waiting.iter().take(1).flat_map(|chunk| &chunk.bytes[..self.done])
+        self.waiting.iter().take(1).flat_map(|chunk| &chunk.bytes()[..self.done])
     }
 }
 
@@ -587,7 +618,7 @@ mod tests {
             let mut sink = Sink::start(pipe, by).unwrap();
             let handle = sink.handle();
             for _ in 0..3 {
-                handle.push(Chunk { bytes: b"1234\n1234\n".to_vec(), records: 2 });
+                handle.push(chunk("1234\n1234\n"));
             }
             sink.finish();
             let counts = handle.counts();
@@ -623,7 +654,17 @@ mod tests {
     fn full(byte: u8) -> Chunk {
         let line = [&[byte; 9][..], b"\n"].concat();
         let records = (CHUNK_BYTES - LINE_BYTES_MAX) / line.len() + 1;
-        Chunk { bytes: line.repeat(records), records: records as u64 }
+        chunk(std::str::from_utf8(&line.repeat(records)).unwrap())
+    }
+
+    /// A chunk of these lines.
+    fn chunk(lines: &str) -> Chunk {
+        let mut chunk = Chunk::new(vec![0; CHUNK_BYTES]);
+        for line in lines.split_inclusive('\n') {
+            chunk.room().unwrap()[..line.len()].copy_from_slice(line.as_bytes());
+            chunk.add(line.len());
+        }
+        chunk
     }
 
     #[test]
@@ -639,11 +680,11 @@ mod tests {
         let mut expected = Vec::new();
         for number in 0..100 {
             let chunk = full(b'a' + number % 26);
-            expected.extend_from_slice(&chunk.bytes);
+            expected.extend_from_slice(chunk.bytes());
             handle.push(chunk);
         }
-        let last = Chunk { bytes: b"the last\n".to_vec(), records: 1 };
-        expected.extend_from_slice(&last.bytes);
+        let last = chunk("the last\n");
+        expected.extend_from_slice(last.bytes());
         let records = 100 * full(b'a').records + 1;
         handle.push(last);
         until(|| handle.counts().written == records);
@@ -670,7 +711,7 @@ mod tests {
             std::thread::sleep(std::time::Duration::from_millis(700));
         }
         sink.finish();
-        assert_eq!(writes.0.lock().unwrap().concat(), full(b'x').bytes.repeat(3));
+        assert_eq!(writes.0.lock().unwrap().concat(), full(b'x').bytes().repeat(3));
         assert!(!handle.failed());
     }
 
@@ -680,10 +721,9 @@ mod tests {
         let opened = Opened::of("writes".to_owned(), writes.clone());
         let mut sink = Sink::start(opened, WrittenBy::Giver).unwrap();
         let handle = sink.handle();
-        let line = |text: &str| Chunk { bytes: text.as_bytes().to_vec(), records: 1 };
-        handle.push(line("one\n"));
+        handle.push(chunk("one\n"));
         assert_eq!(handle.counts().written, 1);
-        handle.push_or_drop(line("two\n"));
+        handle.push_or_drop(chunk("two\n"));
         assert_eq!(writes.0.lock().unwrap().concat(), b"one\ntwo\n");
         // All but what is behind the last boundary; the end writes that.
         handle.push(full(b'x'));
@@ -696,7 +736,7 @@ mod tests {
 
     #[test]
     fn of_several_chunks_that_break_off_each_record_is_counted_once() {
-        let size = full(b'x').bytes.len();
+        let size = full(b'x').bytes().len();
         let rooms = [0, 5, 10, size - 1, size, size + 1, 2 * size + 15, 3 * size + 9];
         for (room, by) in rooms.into_iter().flat_map(|room| BOTH.map(|by| (room, by))) {
             let narrow = Opened::of("a pipe".to_owned(), Narrow { room });
@@ -741,7 +781,6 @@ mod tests {
         let opened = Opened::open(&Target::File(path.clone())).unwrap();
         let mut sink = Sink::start(opened, by).unwrap();
         let handle = sink.handle();
-        let chunk = |text: &str| Chunk { bytes: text.as_bytes().to_vec(), records: 1 };
         handle.push(chunk("first\n"));
         until(|| handle.counts().written == 1);
         std::fs::rename(&path, &moved).unwrap();

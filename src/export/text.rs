@@ -1,4 +1,4 @@
-//! Numbers, addresses and times as text, in a line of fixed room.
+//! Numbers, addresses and times as text, in room that somebody else has.
 //!
 //! Contract: no allocation, no formatting machinery, and what is put needs no escaping in JSON. A line that is full takes
 //! nothing more and says so; what a caller puts fits, which tests hold it to. Short things are stored as fixed-size words, of
@@ -12,38 +12,39 @@ use crate::time::Timestamp;
 pub const LINE_BYTES_MAX: usize = 1024;
 
 /// One line of text under construction.
-#[derive(Clone, Debug)]
-pub struct Line {
-    bytes: [u8; LINE_BYTES_MAX],
+#[derive(Debug)]
+pub struct Line<'a> {
+    room: &'a mut [u8; LINE_BYTES_MAX],
     len: usize,
     is_cut: bool,
-    /// Seconds that were put lately, and their texts: flows that end one after the other ended in few of them.
-    seconds: [(u64, [u8; SECOND_BYTES]); SECONDS_KEPT],
+    seconds: &'a mut Seconds,
 }
+
+/// Seconds that were put lately, and their texts: flows that end one after the other ended in few of them.
+#[derive(Clone, Debug)]
+pub struct Seconds([(u64, [u8; SECOND_BYTES]); SECONDS_KEPT]);
 
 /// `2024-05-01T12:00:00.`
 const SECOND_BYTES: usize = 20;
 /// One for each remainder.
 const SECONDS_KEPT: usize = 16;
 
-impl Default for Line {
+impl Default for Seconds {
     fn default() -> Self {
         // Of those that are not at their place none is asked for there.
-        let seconds = [(0, second_text(0)); SECONDS_KEPT];
-        Self { bytes: [0; LINE_BYTES_MAX], len: 0, is_cut: false, seconds }
+        Self([(0, second_text(0)); SECONDS_KEPT])
     }
 }
 
-impl Line {
-    /// Begins anew.
-    pub fn clear(&mut self) {
-        self.len = 0;
-        self.is_cut = false;
+impl<'a> Line<'a> {
+    /// An empty line.
+    pub fn new(room: &'a mut [u8; LINE_BYTES_MAX], seconds: &'a mut Seconds) -> Self {
+        Self { room, len: 0, is_cut: false, seconds }
     }
 
     /// What was put.
     pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
+        &self.room[..self.len]
     }
 
     /// Whether something did not fit.
@@ -59,7 +60,7 @@ impl Line {
 
     /// Text of any length.
     pub fn put_all(&mut self, text: &[u8]) {
-        match self.bytes.get_mut(self.len..self.len + text.len()) {
+        match self.room.get_mut(self.len..self.len + text.len()) {
             Some(room) => {
                 room.copy_from_slice(text);
                 self.len += text.len();
@@ -71,7 +72,7 @@ impl Line {
     /// The first `len` bytes of `word`.
     #[inline(always)]
     fn word<const N: usize>(&mut self, word: [u8; N], len: usize) {
-        match self.bytes.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut::<N>) {
+        match self.room.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut::<N>) {
             Some(room) => {
                 *room = word;
                 self.len += len;
@@ -146,7 +147,7 @@ impl Line {
     pub fn time(&mut self, time: Timestamp) {
         let nanos = time.as_nanos();
         let (secs, nanos) = (nanos / SECOND_NS, nanos % SECOND_NS);
-        let (second, text) = &mut self.seconds[secs as usize % SECONDS_KEPT];
+        let (second, text) = &mut self.seconds.0[secs as usize % SECONDS_KEPT];
         if *second != secs {
             (*second, *text) = (secs, second_text(secs));
         }
@@ -283,8 +284,9 @@ mod tests {
     use proptest::prelude::*;
     use std::net::Ipv6Addr;
 
-    fn text(put: impl FnOnce(&mut Line)) -> String {
-        let mut line = Line::default();
+    fn text(put: impl FnOnce(&mut Line<'_>)) -> String {
+        let (mut room, mut seconds) = ([0; LINE_BYTES_MAX], Seconds::default());
+        let mut line = Line::new(&mut room, &mut seconds);
         put(&mut line);
         assert!(!line.is_cut());
         String::from_utf8(line.as_bytes().to_vec()).unwrap()
@@ -292,7 +294,8 @@ mod tests {
 
     #[test]
     fn a_line_that_is_full_says_so() {
-        let mut line = Line::default();
+        let (mut room, mut seconds) = ([0; LINE_BYTES_MAX], Seconds::default());
+        let mut line = Line::new(&mut room, &mut seconds);
         for _ in 0..LINE_BYTES_MAX / 8 {
             line.put(b"8 bytes.");
         }
@@ -302,9 +305,6 @@ mod tests {
         line.number(12);
         assert!(line.is_cut());
         assert_eq!(line.as_bytes().len(), LINE_BYTES_MAX);
-        line.clear();
-        line.put(b"!");
-        assert_eq!((line.as_bytes(), line.is_cut()), (&b"!"[..], false));
     }
 
     #[test]
@@ -319,18 +319,18 @@ mod tests {
 
     #[test]
     fn a_second_that_was_put_before_reads_the_same() {
-        let mut line = Line::default();
+        let (mut room, mut seconds) = ([0; LINE_BYTES_MAX], Seconds::default());
         // Some are kept, some take the place of others, some are asked for before any was put.
         let of_turn = |turn: u64| 1_700_000_000 + turn * 7 % 41 + (turn % 3) * SECONDS_KEPT as u64;
         for secs in (0..500).map(of_turn).chain(0..40) {
             let time = Timestamp::new(secs, 5);
-            line.clear();
+            let mut line = Line::new(&mut room, &mut seconds);
             line.time(time);
             let fresh = text(|out| out.time(time));
             assert_eq!(line.as_bytes(), fresh.as_bytes());
             assert!(fresh.ends_with(".000000005Z") && fresh.len() == 30);
         }
-        line.clear();
+        let mut line = Line::new(&mut room, &mut seconds);
         line.time(Timestamp::new(16, 0));
         assert_eq!(line.as_bytes(), b"1970-01-01T00:00:16.000000000Z");
     }

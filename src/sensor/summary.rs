@@ -10,7 +10,7 @@ use super::read::OTHER_LINKS;
 use super::shard::{Figures, QueueShard, StreamFigures};
 use crate::capture::live::DropReason;
 use crate::event::EndReason;
-use crate::export::text::Line;
+use crate::export::text::{LINE_BYTES_MAX, Line, Seconds};
 use crate::frame::LinkType;
 use crate::net::L4;
 use crate::obs::{END_REASON_LABELS, L4_LABELS};
@@ -258,7 +258,8 @@ fn unsupported(links: &[(LinkType, u64)]) -> Vec<Count> {
 }
 
 fn rfc3339(time: Timestamp) -> String {
-    let mut line = Line::default();
+    let (mut room, mut seconds) = ([0; LINE_BYTES_MAX], Seconds::default());
+    let mut line = Line::new(&mut room, &mut seconds);
     line.time(time);
     String::from_utf8_lossy(line.as_bytes()).into_owned()
 }
