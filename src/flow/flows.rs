@@ -163,10 +163,8 @@ impl<K: TableKey> Flows<K> {
         self.table.prefetch(tag(hash));
     }
 
-    /// Asks for what a packet looks at first: the entry's first line, its second one for a segment of TCP, and the wide part of a
-    /// key that has one.
-    ///
-    /// Which lines is no branch: it would be guessed wrongly.
+    /// Asks for what a packet looks at first: the entry's first line, its second one for a segment of TCP, which is no branch, for
+    /// it would be guessed wrongly; and the wide part of a key that has one.
     #[inline]
     pub fn prefetch_entry(&self, slot: u32, packet: &Packet<K>) {
         let Some(entry) = self.entries.get(slot as usize) else { return };

@@ -1,5 +1,6 @@
 //! What makes two frames one flow: canonical, bidirectional keys.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::hint::select_unpredictable;
@@ -204,6 +205,23 @@ impl FlowKey {
             (self.port_b(), self.port_a())
         };
         FiveTuple { src, dst, src_port, dst_port, proto, version, scope }
+    }
+}
+
+/// By address of the lower end, then of the upper one, then by all else in turn.
+impl Ord for FlowKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        let parts = |key: &Self| {
+            let (ports, addresses) = ((key.port_a(), key.port_b()), (key.a(), key.b()));
+            (addresses, ports, key.proto(), key.version(), key.scope())
+        };
+        parts(self).cmp(&parts(other))
+    }
+}
+
+impl PartialOrd for FlowKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 
@@ -420,6 +438,7 @@ pub(super) mod tests {
             let is_equal = one == other || reversed(&one) == other && one.proto != IpProto::ICMP
                 || FiveTuple { src: one.dst, dst: one.src, ..one } == other && one.proto == IpProto::ICMP;
             prop_assert_eq!(key == another, is_equal);
+            prop_assert_eq!(key.cmp(&another).is_eq(), is_equal);
             prop_assert!(!is_equal || hashed(&key) == hashed(&another));
             // In parts.
             let (narrow, other_narrow) = (key.narrow(), another.narrow());

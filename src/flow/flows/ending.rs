@@ -158,6 +158,7 @@ impl<K: TableKey> Flows<K> {
         }
         for &slot in &due[..taken] {
             self.table.prefetch(self.entries[slot as usize].tag);
+            self.wides.prefetch(slot);
         }
         taken
     }
