@@ -14,6 +14,8 @@ pub struct Extracted<K> {
 }
 
 /// Decides which frames belong together. `None` leaves the frame unmatched, which is counted.
+///
+/// For a key of one's own see [`key_in_one_part`](crate::key_in_one_part).
 pub trait FlowExtractor {
     /// What frames of one flow have in common. It need not be `Debug`.
     type Key: TableKey;

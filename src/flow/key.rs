@@ -234,7 +234,8 @@ impl fmt::Debug for FlowKey {
 /// A key as the flow table keeps it, in two parts. The narrow part lies beside a flow's counters, and most packets are compared
 /// with nothing else; the wide part lies apart, and takes memory only among flows that have one.
 ///
-/// A key in one part is its own narrow part and has no wide one; more than 16 bytes of it make an entry longer by a cache line.
+/// A key in one part is its own narrow part and has no wide one ([`key_in_one_part`](crate::key_in_one_part)); more than 16 bytes of it
+/// make an entry longer by a cache line.
 pub trait TableKey: Copy + Eq + Hash {
     /// What every packet is compared with.
     type Narrow: Copy + Eq;
@@ -316,10 +317,34 @@ impl TableKey for FlowKey {
     }
 }
 
-/// A key in one part.
-macro_rules! in_one_part {
-    ($($key:ty),*) => {$(
-        impl TableKey for $key {
+/// Makes types that are `Copy`, `Eq` and `Hash` a [`TableKey`](crate::flow::TableKey) in one part.
+///
+/// ```
+/// use flowscope::decode::{Layers, Transport};
+/// use flowscope::flow::{Extracted, FlowExtractor};
+/// use flowscope::net::End;
+///
+/// /// All datagrams to and from a port are one flow.
+/// #[derive(Clone, Copy, PartialEq, Eq, Hash)]
+/// struct Port(u16);
+/// flowscope::key_in_one_part!(Port);
+///
+/// struct ByServer;
+///
+/// impl FlowExtractor for ByServer {
+///     type Key = Port;
+///
+///     fn extract(&self, layers: &Layers) -> Option<Extracted<Port>> {
+///         let Transport::Ports { src, dst } = layers.transport else { return None };
+///         let (port, end) = if src < dst { (src, End::A) } else { (dst, End::B) };
+///         Some(Extracted { key: Port(port), end })
+///     }
+/// }
+/// ```
+#[macro_export]
+macro_rules! key_in_one_part {
+    ($($key:ty),* $(,)?) => {$(
+        impl $crate::flow::TableKey for $key {
             type Narrow = Self;
             type Wide = ();
 
@@ -342,7 +367,7 @@ macro_rules! in_one_part {
     )*};
 }
 
-in_one_part!(IpPair, MacPair, FlowLabel);
+key_in_one_part!(IpPair, MacPair, FlowLabel);
 
 /// Two IP addresses, whatever they say to each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
