@@ -375,35 +375,6 @@ impl Shared {
         writer.finish(self);
     }
 
-    /// Writes what waits and counts what became of its records. Why it dropped some, if it did.
-    fn write(&self, pages: &mut Pages, until: Until) -> Option<DropReason> {
-        let goal = match until {
-            Until::Boundary => pages.end() / WRITE_BYTES * WRITE_BYTES,
-            Until::End => pages.end(),
-        };
-        while pages.at < goal {
-            match pages.write(goal) {
-                Ok(more) => {
-                    self.bytes.fetch_add(more as u64, Ordering::Relaxed);
-                    while let Some(chunk) = pages.pop_written() {
-                        self.written.fetch_add(chunk.records, Ordering::Relaxed);
-                        self.recycle(chunk);
-                    }
-                }
-                Err(error) => {
-                    // Lines that went out whole.
-                    let written = pages.written().filter(|&&byte| byte == b'\n').count() as u64;
-                    self.written.fetch_add(written, Ordering::Relaxed);
-                    let waiting: u64 = pages.waiting.drain(..).map(|chunk| chunk.records).sum();
-                    let reason = self.note(&error);
-                    self.drop_records(reason, waiting - written);
-                    return Some(reason);
-                }
-            }
-        }
-        None
-    }
-
     fn recycle(&self, chunk: Chunk) {
         if chunk.buffer.len() == CHUNK_BYTES {
             // A full recycle queue has enough buffers: this one is freed.
@@ -458,9 +429,34 @@ impl Writer {
         }
     }
 
+    /// Writes what waits and counts what became of its records, until it fails.
     fn write(&mut self, shared: &Shared, until: Until) {
-        if self.failure.is_none() {
-            self.failure = shared.write(&mut self.pages, until);
+        let Self { pages, failure, .. } = self;
+        let goal = match until {
+            _ if failure.is_some() => return,
+            Until::Boundary => pages.end() / WRITE_BYTES * WRITE_BYTES,
+            Until::End => pages.end(),
+        };
+        while pages.at < goal {
+            match pages.write(goal) {
+                Ok(more) => {
+                    shared.bytes.fetch_add(more as u64, Ordering::Relaxed);
+                    while let Some(chunk) = pages.pop_written() {
+                        shared.written.fetch_add(chunk.records, Ordering::Relaxed);
+                        shared.recycle(chunk);
+                    }
+                }
+                Err(error) => {
+                    // Lines that went out whole.
+                    let written = pages.written().filter(|&&byte| byte == b'\n').count() as u64;
+                    shared.written.fetch_add(written, Ordering::Relaxed);
+                    let waiting: u64 = pages.waiting.drain(..).map(|chunk| chunk.records).sum();
+                    let reason = shared.note(&error);
+                    shared.drop_records(reason, waiting - written);
+                    *failure = Some(reason);
+                    return;
+                }
+            }
         }
     }
 
@@ -650,6 +646,13 @@ mod tests {
         }
     }
 
+    /// A sink whose writes are remembered.
+    fn remembering(by: WrittenBy) -> (Writes, Sink) {
+        let writes = Writes::default();
+        let opened = Opened::of("writes".to_owned(), writes.clone());
+        (writes, Sink::start(opened, by).unwrap())
+    }
+
     /// A full chunk of lines of ten bytes.
     fn full(byte: u8) -> Chunk {
         let line = [&[byte; 9][..], b"\n"].concat();
@@ -673,9 +676,7 @@ mod tests {
     }
 
     fn full_chunks_are_written_from_boundary_to_boundary(by: WrittenBy) {
-        let writes = Writes::default();
-        let opened = Opened::of("writes".to_owned(), writes.clone());
-        let mut sink = Sink::start(opened, by).unwrap();
+        let (writes, mut sink) = remembering(by);
         let handle = sink.handle();
         let mut expected = Vec::new();
         for number in 0..100 {
@@ -700,9 +701,7 @@ mod tests {
 
     #[test]
     fn what_is_held_back_is_written_when_nothing_comes() {
-        let writes = Writes::default();
-        let opened = Opened::of("writes".to_owned(), writes.clone());
-        let mut sink = Sink::start(opened, WrittenBy::Thread).unwrap();
+        let (writes, mut sink) = remembering(WrittenBy::Thread);
         let handle = sink.handle();
         for number in 1..=3 {
             handle.push(full(b'x'));
@@ -717,9 +716,7 @@ mod tests {
 
     #[test]
     fn who_hands_over_writes_before_it_goes_on() {
-        let writes = Writes::default();
-        let opened = Opened::of("writes".to_owned(), writes.clone());
-        let mut sink = Sink::start(opened, WrittenBy::Giver).unwrap();
+        let (writes, mut sink) = remembering(WrittenBy::Giver);
         let handle = sink.handle();
         handle.push(chunk("one\n"));
         assert_eq!(handle.counts().written, 1);
