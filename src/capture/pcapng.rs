@@ -34,6 +34,8 @@ const VERSION_MAJOR: u16 = 1;
 /// Fields of an Enhanced Packet Block, and of the obsolete one, before the frame: interface (there with a count of
 /// drops), two halves of the time, captured length, wire length.
 const PACKET_FIELDS: usize = 20;
+/// An Enhanced Packet Block up to its frame.
+const ENHANCED_HEAD_BYTES: usize = 8 + PACKET_FIELDS;
 /// Field of a Simple Packet Block before the frame: wire length.
 const SIMPLE_FIELDS: usize = 4;
 
@@ -135,8 +137,14 @@ impl PcapNg {
         // Every turn but the last uses up bytes.
         while given < max {
             let rest = bytes.get(at..).unwrap_or_default();
-            ahead.of(rest);
-            match self.step(rest) {
+            let (count, used) =
+                self.enhanced(rest, ahead, max - given, |frame, data_at| take(frame, at + data_at));
+            given += count;
+            at += used;
+            if given == max {
+                break;
+            }
+            match self.step(bytes.get(at..).unwrap_or_default()) {
                 Ok(Step::Passed(used)) => at += used,
                 Ok(Step::Frame { used, frame, data_at }) => {
                     take(frame, at + data_at);
@@ -147,6 +155,48 @@ impl PcapNg {
             }
         }
         (at, Stop::Full)
+    }
+
+    /// The Enhanced Packet Blocks that come next, as far as nothing is wrong with them: how many there were, of how many bytes.
+    #[inline(always)]
+    fn enhanced<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        ahead: &mut Ahead,
+        max: usize,
+        take: impl FnMut(Frame<'a>, usize),
+    ) -> (usize, usize) {
+        if self.state != State::Block {
+            return (0, 0);
+        }
+        // The byte order is chosen once a batch, not once a field.
+        match self.order {
+            Order::Little => self.enhanced_of(bytes, ahead, max, u32::from_le_bytes, take),
+            Order::Big => self.enhanced_of(bytes, ahead, max, u32::from_be_bytes, take),
+        }
+    }
+
+    #[inline(always)]
+    fn enhanced_of<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        ahead: &mut Ahead,
+        max: usize,
+        u32_of: impl Fn([u8; 4]) -> u32,
+        mut take: impl FnMut(Frame<'a>, usize),
+    ) -> (usize, usize) {
+        let interfaces = self.interfaces.get(self.section..).unwrap_or_default();
+        let (mut rest, mut count, mut last) = (bytes, 0, self.last);
+        while count < max {
+            ahead.of(rest);
+            let Some((frame, next)) = enhanced_block(rest, interfaces, &u32_of) else { break };
+            last = frame.ts;
+            take(frame, bytes.len() - rest.len() + ENHANCED_HEAD_BYTES);
+            rest = next;
+            count += 1;
+        }
+        self.last = last;
+        (count, bytes.len() - rest.len())
     }
 
     /// One block, or as much of a skipped one as is there.
@@ -314,8 +364,7 @@ impl PcapNg {
         };
         if kind != SIMPLE_PACKET {
             let ticks = u64::from(order.u32_at(body, 4)) << 32 | u64::from(order.u32_at(body, 8));
-            let nanos = clocked.unit.nanos(ticks).saturating_add_signed(clocked.offset_ns);
-            self.last = Timestamp::from_nanos(nanos);
+            self.last = clocked.time(ticks);
         }
         Ok(Frame {
             ts: self.last,
@@ -325,6 +374,41 @@ impl PcapNg {
             data,
         })
     }
+}
+
+/// The frame of an Enhanced Packet Block that nothing is wrong with, and what follows; `None` for all else.
+#[inline(always)]
+fn enhanced_block<'a>(
+    bytes: &'a [u8],
+    interfaces: &[Clocked],
+    u32_of: &impl Fn([u8; 4]) -> u32,
+) -> Option<(Frame<'a>, &'a [u8])> {
+    let (fields, _) = bytes.first_chunk::<ENHANCED_HEAD_BYTES>()?.as_chunks::<4>();
+    let &[kind, total, interface, high, low, captured, wire_len] = fields else { return None };
+    let (total, captured) = (u32_of(total) as usize, u32_of(captured) as usize);
+    // Its length leaves room for the frame, and is one that needs no rounding up.
+    let is_common = u32_of(kind) == ENHANCED_PACKET
+        && total.is_multiple_of(4)
+        && total <= BLOCK_BYTES_MAX
+        && captured <= FRAME_BYTES_MAX
+        && ENHANCED_HEAD_BYTES + captured + TRAILER_BYTES <= total;
+    if !is_common {
+        return None;
+    }
+    let (block, next) = bytes.split_at_checked(total)?;
+    let (body, trailer) = block.split_last_chunk::<TRAILER_BYTES>()?;
+    let clocked = interfaces.get(u32_of(interface) as usize)?;
+    if u32_of(*trailer) as usize != total {
+        return None;
+    }
+    let frame = Frame {
+        ts: clocked.time(u64::from(u32_of(high)) << 32 | u64::from(u32_of(low))),
+        wire_len: u32_of(wire_len),
+        link: clocked.interface.link,
+        interface: clocked.interface.id,
+        data: body.get(ENHANCED_HEAD_BYTES..)?.get(..captured)?,
+    };
+    Some((frame, next))
 }
 
 /// What a step found.
@@ -366,6 +450,14 @@ fn known(kind: u32) -> Option<(&'static str, u32)> {
 /// A block's length with the padding that it should have counted.
 fn padded(total: u32) -> u64 {
     u64::from(total).next_multiple_of(4)
+}
+
+impl Clocked {
+    /// When it was after so many ticks.
+    #[inline]
+    fn time(&self, ticks: u64) -> Timestamp {
+        Timestamp::from_nanos(self.unit.nanos(ticks).saturating_add_signed(self.offset_ns))
+    }
 }
 
 impl Unit {
