@@ -6,10 +6,11 @@
 //!
 //! The parser is our own: records are so plain that a block parser's generality costs more than it saves.
 
-use super::file::Interface;
-use memchr::memmem::Finder;
+use std::ops::Range;
 
 use super::ahead::Ahead;
+use super::file::Interface;
+use super::trails::Records;
 use super::{BrokenReason, FRAME_BYTES_MAX};
 use crate::frame::{Frame, LinkType};
 use crate::prefetch::prefetch_ends;
@@ -40,9 +41,6 @@ const GUESS_FRAME_BYTES_MIN: u32 = 14;
 /// So far apart are records that follow each other at most.
 const GUESS_SECONDS: u32 = 24 * 60 * 60;
 
-/// So many places are looked at for a guess at a record of a known time: where that time is common in the data, guessing takes too long.
-const GUESSES_MAX: usize = 64;
-
 /// Why a parser stopped.
 pub(super) enum Stop {
     /// It gave as many frames as it was asked for.
@@ -65,15 +63,6 @@ pub(super) struct Pcap {
     big_endian: bool,
     fraction_ns: u64,
     record_bytes: u8,
-}
-
-/// Guesses where records begin by the upper half of their seconds, which is the same for 18 hours.
-pub(super) struct Guesser<'a> {
-    pcap: &'a Pcap,
-    bytes: &'a [u8],
-    mark: Finder<'a>,
-    /// Where in a record it is.
-    mark_at: usize,
 }
 
 impl Pcap {
@@ -219,18 +208,6 @@ impl Pcap {
         }
     }
 
-    /// Where a record that begins at `place` ends; `None` if none does.
-    #[inline(always)]
-    pub(super) fn end_of(&self, bytes: &[u8], place: usize) -> Option<usize> {
-        let rest = bytes.get(place..)?;
-        let (_, next) = if self.big_endian {
-            self.record(rest, &u32::from_be_bytes)?
-        } else {
-            self.record(rest, &u32::from_le_bytes)?
-        };
-        Some(bytes.len() - next.len())
-    }
-
     /// Where the first record in `bytes` seems to begin, which may be anywhere in them before `end`: the first place from which so many
     /// records follow each other, or the last ones of the file, that all look like one.
     pub(super) fn guess(&self, bytes: &[u8], end: usize) -> Option<usize> {
@@ -272,13 +249,6 @@ impl Pcap {
             && (captured..=*lengths.end()).contains(&wire)
             && u64::from(fraction) * self.fraction_ns < 1_000_000_000;
         fits.then_some((seconds, self.record_bytes() + captured as usize))
-    }
-
-    /// Guesses where there are records of about the same time as the one that `bytes` begin with.
-    pub(super) fn guesser<'a>(&'a self, bytes: &'a [u8]) -> Option<Guesser<'a>> {
-        let mark_at = if self.big_endian { 0 } else { 2 };
-        let mark = Finder::new(bytes.get(mark_at..mark_at + 2)?);
-        Some(Guesser { pcap: self, bytes, mark, mark_at })
     }
 
     /// How many frames there were, of how many bytes, and why no more. `least`: a record that begins with fewer bytes left is left.
@@ -354,28 +324,35 @@ impl Pcap {
     }
 }
 
-impl Guesser<'_> {
-    /// Where from `from` on and before `end` the first record seems to begin. One look: who follows it finds out.
-    pub(super) fn guess(&self, from: usize, end: usize) -> Option<usize> {
-        let marks = self.bytes.get(from + self.mark_at..)?;
-        let marks = marks.get(..end - from).unwrap_or(marks);
-        let mut places = self.mark.find_iter(marks).take(GUESSES_MAX).map(|found| from + found);
-        let looks_right = |place: usize| {
-            let rest = self.bytes.get(place..).unwrap_or_default();
-            if self.pcap.big_endian {
-                self.pcap.is_record(rest, &u32::from_be_bytes).is_some()
-            } else {
-                self.pcap.is_record(rest, &u32::from_le_bytes).is_some()
-            }
+impl Records for Pcap {
+    #[inline(always)]
+    fn end_of(&self, bytes: &[u8], place: usize) -> Option<usize> {
+        let rest = bytes.get(place..)?;
+        let (_, next) = if self.big_endian {
+            self.record(rest, &u32::from_be_bytes)?
+        } else {
+            self.record(rest, &u32::from_le_bytes)?
         };
-        places.find(|&place| looks_right(place))
+        Some(bytes.len() - next.len())
     }
-}
 
-/// Asks for what will be looked at of the record at a place.
-#[inline(always)]
-pub(super) fn ask_for(bytes: &[u8], place: usize) {
-    prefetch_ends::<LOOKED_AT_BYTES>(bytes.get(place..).unwrap_or_default());
+    /// The upper half of their seconds, which is the same for 18 hours.
+    fn mark(&self) -> Range<usize> {
+        if self.big_endian { 0..2 } else { 2..4 }
+    }
+
+    fn is_like_one(&self, bytes: &[u8]) -> bool {
+        if self.big_endian {
+            self.is_record(bytes, &u32::from_be_bytes).is_some()
+        } else {
+            self.is_record(bytes, &u32::from_le_bytes).is_some()
+        }
+    }
+
+    #[inline(always)]
+    fn ask_for(bytes: &[u8], place: usize) {
+        prefetch_ends::<LOOKED_AT_BYTES>(bytes.get(place..).unwrap_or_default());
+    }
 }
 
 /// Byte order (big-endian?) and magic number of a pcap file that begins so.

@@ -7,11 +7,15 @@
 //!
 //! Layout: draft-ietf-opsawg-pcapng, section 4; the obsolete Packet Block is in its appendix A.
 
+use std::ops::Range;
+
 use super::ahead::Ahead;
 use super::file::Interface;
 use super::pcap::Stop;
+use super::trails::Records;
 use super::{BrokenReason, FRAME_BYTES_MAX};
 use crate::frame::{Frame, LinkType};
+use crate::prefetch::prefetch_ends;
 use crate::time::Timestamp;
 
 /// The longest block that is read as a whole: the longest frame and as much again for options.
@@ -36,6 +40,10 @@ const VERSION_MAJOR: u16 = 1;
 const PACKET_FIELDS: usize = 20;
 /// An Enhanced Packet Block up to its frame.
 const ENHANCED_HEAD_BYTES: usize = 8 + PACKET_FIELDS;
+/// From the end of the block before to the end of what is looked at of nearly every frame.
+const LOOKED_AT_BYTES: usize = TRAILER_BYTES + ENHANCED_HEAD_BYTES + 14 + 20 + 20;
+/// A frame that is guessed has a link-layer header.
+const GUESS_FRAME_BYTES_MIN: usize = 14;
 /// Field of a Simple Packet Block before the frame: wire length.
 const SIMPLE_FIELDS: usize = 4;
 
@@ -133,6 +141,15 @@ impl PcapNg {
         max: usize,
         mut take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
+        if self.state == State::Block
+            && let Some(trails) = &mut ahead.trails
+        {
+            let places = trails.next(self, bytes, max, usize::MAX);
+            let used = self.along(bytes, places, &mut take);
+            if used > 0 {
+                return (used, Stop::Full);
+            }
+        }
         let (mut at, mut given) = (0, 0);
         // Every turn but the last uses up bytes.
         while given < max {
@@ -196,7 +213,55 @@ impl PcapNg {
             count += 1;
         }
         self.last = last;
-        (count, bytes.len() - rest.len())
+        let used = bytes.len() - rest.len();
+        if let Some(trails) = &mut ahead.trails {
+            trails.judge(count, used);
+        }
+        (count, used)
+    }
+
+    /// Frames of the blocks that trails lead to, up to the first one with which something is wrong, and how many bytes they used up.
+    #[inline(never)]
+    fn along<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        places: impl Iterator<Item = usize>,
+        take: impl FnMut(Frame<'a>, usize),
+    ) -> usize {
+        match self.order {
+            Order::Little => self.along_of(bytes, places, u32::from_le_bytes, take),
+            Order::Big => self.along_of(bytes, places, u32::from_be_bytes, take),
+        }
+    }
+
+    #[inline(always)]
+    fn along_of<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        places: impl Iterator<Item = usize>,
+        u32_of: impl Fn([u8; 4]) -> u32,
+        mut take: impl FnMut(Frame<'a>, usize),
+    ) -> usize {
+        let interfaces = self.interfaces.get(self.section..).unwrap_or_default();
+        let mut used = 0;
+        for place in places {
+            let rest = bytes.get(place..).unwrap_or_default();
+            let Some((frame, next)) = enhanced_block(rest, interfaces, &u32_of) else { break };
+            self.last = frame.ts;
+            take(frame, place + ENHANCED_HEAD_BYTES);
+            used = bytes.len() - next.len();
+        }
+        used
+    }
+
+    /// The head of a common Enhanced Packet Block of an interface of this section.
+    #[inline(always)]
+    fn enhanced_at(&self, bytes: &[u8]) -> Option<Enhanced> {
+        let block = match self.order {
+            Order::Little => Enhanced::of(bytes, &u32::from_le_bytes),
+            Order::Big => Enhanced::of(bytes, &u32::from_be_bytes),
+        };
+        block.filter(|block| block.interface < self.interfaces.len() - self.section)
     }
 
     /// One block, or as much of a skipped one as is there.
@@ -376,39 +441,89 @@ impl PcapNg {
     }
 }
 
-/// The frame of an Enhanced Packet Block that nothing is wrong with, and what follows; `None` for all else.
+/// What an Enhanced Packet Block says before its frame.
+struct Enhanced {
+    /// Its length, a multiple of four that leaves room for the frame.
+    total: usize,
+    interface: usize,
+    ticks: u64,
+    captured: usize,
+    wire_len: u32,
+}
+
+impl Enhanced {
+    /// What `bytes` begin with; `None` if it is another block, or something about it is uncommon.
+    #[inline(always)]
+    fn of(bytes: &[u8], u32_of: &impl Fn([u8; 4]) -> u32) -> Option<Self> {
+        let (fields, _) = bytes.first_chunk::<ENHANCED_HEAD_BYTES>()?.as_chunks::<4>();
+        let &[kind, total, interface, high, low, captured, wire_len] = fields else { return None };
+        let (total, captured) = (u32_of(total) as usize, u32_of(captured) as usize);
+        let is_common = u32_of(kind) == ENHANCED_PACKET
+            && total.is_multiple_of(4)
+            && total <= BLOCK_BYTES_MAX
+            && captured <= FRAME_BYTES_MAX
+            && ENHANCED_HEAD_BYTES + captured + TRAILER_BYTES <= total;
+        is_common.then(|| Self {
+            total,
+            interface: u32_of(interface) as usize,
+            ticks: u64::from(u32_of(high)) << 32 | u64::from(u32_of(low)),
+            captured,
+            wire_len: u32_of(wire_len),
+        })
+    }
+}
+
+/// The frame of an Enhanced Packet Block with which nothing is wrong, and what follows; `None` for all else.
 #[inline(always)]
 fn enhanced_block<'a>(
     bytes: &'a [u8],
     interfaces: &[Clocked],
     u32_of: &impl Fn([u8; 4]) -> u32,
 ) -> Option<(Frame<'a>, &'a [u8])> {
-    let (fields, _) = bytes.first_chunk::<ENHANCED_HEAD_BYTES>()?.as_chunks::<4>();
-    let &[kind, total, interface, high, low, captured, wire_len] = fields else { return None };
-    let (total, captured) = (u32_of(total) as usize, u32_of(captured) as usize);
-    // Its length leaves room for the frame, and is one that needs no rounding up.
-    let is_common = u32_of(kind) == ENHANCED_PACKET
-        && total.is_multiple_of(4)
-        && total <= BLOCK_BYTES_MAX
-        && captured <= FRAME_BYTES_MAX
-        && ENHANCED_HEAD_BYTES + captured + TRAILER_BYTES <= total;
-    if !is_common {
-        return None;
-    }
+    let Enhanced { total, interface, ticks, captured, wire_len } = Enhanced::of(bytes, u32_of)?;
     let (block, next) = bytes.split_at_checked(total)?;
     let (body, trailer) = block.split_last_chunk::<TRAILER_BYTES>()?;
-    let clocked = interfaces.get(u32_of(interface) as usize)?;
+    let clocked = interfaces.get(interface)?;
     if u32_of(*trailer) as usize != total {
         return None;
     }
     let frame = Frame {
-        ts: clocked.time(u64::from(u32_of(high)) << 32 | u64::from(u32_of(low))),
-        wire_len: u32_of(wire_len),
+        ts: clocked.time(ticks),
+        wire_len,
         link: clocked.interface.link,
         interface: clocked.interface.id,
         data: body.get(ENHANCED_HEAD_BYTES..)?.get(..captured)?,
     };
     Some((frame, next))
+}
+
+/// Trails lead through Enhanced Packet Blocks alone.
+impl Records for PcapNg {
+    /// The second length is for who comes along: it is where the next block begins, which was not asked for yet.
+    #[inline(always)]
+    fn end_of(&self, bytes: &[u8], place: usize) -> Option<usize> {
+        let block = self.enhanced_at(bytes.get(place..)?)?;
+        let end = place + block.total;
+        (end <= bytes.len()).then_some(end)
+    }
+
+    /// Their type.
+    fn mark(&self) -> Range<usize> {
+        0..4
+    }
+
+    fn is_like_one(&self, bytes: &[u8]) -> bool {
+        self.enhanced_at(bytes).is_some_and(|block| {
+            let lengths = block.captured..=FRAME_BYTES_MAX;
+            block.captured >= GUESS_FRAME_BYTES_MIN && lengths.contains(&(block.wire_len as usize))
+        })
+    }
+
+    #[inline(always)]
+    fn ask_for(bytes: &[u8], place: usize) {
+        let before = place.saturating_sub(TRAILER_BYTES);
+        prefetch_ends::<LOOKED_AT_BYTES>(bytes.get(before..).unwrap_or_default());
+    }
 }
 
 /// What a step found.

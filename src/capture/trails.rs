@@ -1,4 +1,4 @@
-//! Finding the records of a mapped pcap file in several places at once.
+//! Finding the records of a mapped file in several places at once.
 //!
 //! A record's header says where the next one is. Who follows that from record to record waits for memory each time, or asks for every line
 //! in between: of large frames several times what anybody looks at. Here sixteen trails are followed by turns, each from where a record
@@ -7,11 +7,10 @@
 //! Contract: a trail's begin may be wrong. What is told are the records from the first byte on, as far as each trail begins where the one
 //! before it ends: those that are found one after the other.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
-#[cfg(doc)]
-use super::pcap::Guesser;
-use super::pcap::{Pcap, ask_for};
+use memchr::memmem::Finder;
+
 use crate::prefetch::prefetch;
 
 /// As many as memory answers at once.
@@ -27,6 +26,33 @@ pub(super) const LINE_BYTES: usize = 64;
 
 /// Bytes a record, on average: of smaller ones nearly every line is looked at, and of larger ones a guess takes longer than its trail saves.
 const WORTH_IT: RangeInclusive<usize> = 192..=12 * 1024;
+
+/// So many places are looked at for a guess: where what records are known by is common in the data, guessing takes too long.
+const GUESSES_MAX: usize = 64;
+
+/// Records of which each says where the next one begins, and that can be told from other bytes.
+pub(super) trait Records {
+    /// Where a record that begins at `place` ends, by what its begin says; `None` if none does that trails may lead through.
+    fn end_of(&self, bytes: &[u8], place: usize) -> Option<usize>;
+
+    /// Which of its bytes are the same in all records of about the same time.
+    fn mark(&self) -> Range<usize>;
+
+    /// Whether `bytes` seem to begin with a record: no further than its own begin is looked at.
+    fn is_like_one(&self, bytes: &[u8]) -> bool;
+
+    /// Asks for what will be looked at of the record at a place.
+    fn ask_for(bytes: &[u8], place: usize);
+}
+
+/// Guesses where there are records of about the same time as the one that `bytes` begin with.
+struct Guesser<'a, R> {
+    records: &'a R,
+    bytes: &'a [u8],
+    mark: Finder<'a>,
+    /// Where in a record it is.
+    mark_at: usize,
+}
 
 /// Where there are records.
 #[derive(Default)]
@@ -66,18 +92,18 @@ impl Trails {
     }
 
     /// Where in `bytes` the next records begin, up to `max` and before `end`; nowhere where it is for others to find them. They count as taken.
-    pub(super) fn next(
-        &mut self,
-        pcap: &Pcap,
+    pub(super) fn next<'t, R: Records>(
+        &'t mut self,
+        records: &R,
         bytes: &[u8],
         max: usize,
         end: usize,
-    ) -> impl ExactSizeIterator<Item = usize> + '_ {
+    ) -> impl ExactSizeIterator<Item = usize> + use<'t, R> {
         // Nothing is left, or somebody else has gone on from there.
         let passed = self.from.checked_sub(bytes.len());
         let passed = passed.filter(|passed| self.found.get(self.taken) == Some(passed));
         let passed = passed.unwrap_or_else(|| {
-            self.find(pcap, bytes);
+            self.find(records, bytes);
             0
         });
         let known = self.found.get(self.taken..).unwrap_or_default();
@@ -86,7 +112,7 @@ impl Trails {
         known[..count].iter().map(move |place| place - passed)
     }
 
-    fn find(&mut self, pcap: &Pcap, bytes: &[u8]) {
+    fn find<R: Records>(&mut self, records: &R, bytes: &[u8]) {
         (self.from, self.taken) = (bytes.len(), 0);
         self.found.clear();
         if !self.are_worth_it || self.again.is_some_and(|again| bytes.len() > again) {
@@ -96,7 +122,7 @@ impl Trails {
             ask_for_guess(bytes.get(number * TRAIL_BYTES..).unwrap_or_default());
         }
         self.trails.resize_with(TRAILS, Trail::default);
-        let guesser = pcap.guesser(bytes);
+        let guesser = Guesser::new(records, bytes);
         for (number, trail) in self.trails.iter_mut().enumerate() {
             let from = number * TRAIL_BYTES;
             let end = from + TRAIL_BYTES;
@@ -106,7 +132,7 @@ impl Trails {
             };
             trail.restart(begin, end);
         }
-        follow(&mut self.trails, pcap, bytes);
+        follow(&mut self.trails, records, bytes);
         let mut place = 0;
         for trail in &self.trails {
             if trail.begin == Some(place) {
@@ -118,6 +144,24 @@ impl Trails {
         }
         self.judge(self.found.len(), place);
         self.again = (place < REACH_BYTES / 2).then(|| bytes.len().saturating_sub(REACH_BYTES));
+    }
+}
+
+impl<'a, R: Records> Guesser<'a, R> {
+    fn new(records: &'a R, bytes: &'a [u8]) -> Option<Self> {
+        let mark = records.mark();
+        Some(Self { records, bytes, mark_at: mark.start, mark: Finder::new(bytes.get(mark)?) })
+    }
+
+    /// Where from `from` on and before `end` the first record seems to begin. One look: who follows it finds out.
+    fn guess(&self, from: usize, end: usize) -> Option<usize> {
+        let marks = self.bytes.get(from + self.mark_at..)?;
+        let marks = marks.get(..end - from).unwrap_or(marks);
+        let mut places = self.mark.find_iter(marks).take(GUESSES_MAX).map(|found| from + found);
+        places.find(|&place| {
+            let rest = self.bytes.get(place..).unwrap_or_default();
+            self.records.is_like_one(rest)
+        })
     }
 }
 
@@ -136,19 +180,19 @@ pub(super) fn ask_for_guess(bytes: &[u8]) {
 }
 
 /// Goes one record further on each trail, until all are at their end.
-fn follow(trails: &mut [Trail], pcap: &Pcap, bytes: &[u8]) {
+fn follow<R: Records>(trails: &mut [Trail], records: &R, bytes: &[u8]) {
     let mut go_on = true;
     while go_on {
         go_on = false;
         for trail in trails.iter_mut().filter(|trail| trail.place < trail.end) {
-            let Some(next) = pcap.end_of(bytes, trail.place) else {
+            let Some(next) = records.end_of(bytes, trail.place) else {
                 trail.end = trail.place;
                 continue;
             };
             go_on = true;
             trail.found.push(trail.place);
             trail.place = next;
-            ask_for(bytes, next);
+            R::ask_for(bytes, next);
         }
     }
 }

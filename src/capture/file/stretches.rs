@@ -7,9 +7,9 @@ use std::ops::Range;
 use super::{CaptureFiles, Format, recycled, rest};
 use crate::capture::ahead::Ahead;
 use crate::capture::map::{MARGIN_BYTES, Map};
-use crate::capture::pcap::{HEADER_BYTES, Pcap, ask_for};
+use crate::capture::pcap::{HEADER_BYTES, Pcap};
 use crate::capture::stretch::{Pick, Picks, Scout, Stretches};
-use crate::capture::trails::{REACH_BYTES, ask_for_guess};
+use crate::capture::trails::{REACH_BYTES, Records, ask_for_guess};
 use crate::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
 use crate::frame::{Frame, LinkType};
 
@@ -110,7 +110,7 @@ impl Stretches for CaptureFiles {
         let Format::Pcap(pcap) = &reader.format else { return };
         let from = stretch as usize * STRETCH_BYTES;
         let bytes = rest(&reader.source, from);
-        let ask = |pick: &Pick| ask_for(bytes, pick.at as usize);
+        let ask = |pick: &Pick| Pcap::ask_for(bytes, pick.at as usize);
         picks.iter().take(PICKS_AHEAD).for_each(ask);
         let mut ahead = picks.iter().skip(PICKS_AHEAD);
         for picks in picks.chunks(BATCH_FRAMES_MAX) {
