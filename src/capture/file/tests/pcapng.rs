@@ -26,7 +26,7 @@ impl Writer {
         if self.big { value.to_be_bytes() } else { value.to_le_bytes() }
     }
 
-    fn u32(&self, value: u32) -> [u8; 4] {
+    pub fn u32(&self, value: u32) -> [u8; 4] {
         if self.big { value.to_be_bytes() } else { value.to_le_bytes() }
     }
 
@@ -53,14 +53,14 @@ impl Writer {
         self.block(6, &body)
     }
 
-    fn obsolete(&mut self, interface: u16, ticks: u64, wire: u32, data: &[u8]) -> &mut Self {
+    pub fn obsolete(&mut self, interface: u16, ticks: u64, wire: u32, data: &[u8]) -> &mut Self {
         let fields = [(ticks >> 32) as u32, ticks as u32, data.len() as u32, wire];
         let fields = fields.map(|field| self.u32(field)).concat();
         let body = [&self.u16(interface)[..], &self.u16(9), &fields, data].concat();
         self.block(2, &body)
     }
 
-    fn simple(&mut self, wire: u32, data: &[u8]) -> &mut Self {
+    pub fn simple(&mut self, wire: u32, data: &[u8]) -> &mut Self {
         let body = [&self.u32(wire)[..], data].concat();
         self.block(3, &body)
     }

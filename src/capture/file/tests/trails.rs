@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::pcap::VARIANTS;
+use super::pcapng::Writer;
 use super::streams::Directory;
 use super::stretches::filled;
 use super::*;
@@ -14,14 +15,23 @@ const WINDOW_BYTES_MIN: usize = 500 * 1024;
 /// Frames with where each begins, how many there were at a time, and why it was over.
 type Parsed = (Vec<(usize, Seen)>, Vec<usize>, String);
 
+/// A file's format, and where its first record may begin.
+fn format(bytes: &[u8]) -> (Format, usize) {
+    if PcapNg::is(*bytes.first_chunk().unwrap()) {
+        return (Format::PcapNg(Box::new(PcapNg::new(7, 9))), 0);
+    }
+    let pcap = Pcap::new(bytes.first_chunk().unwrap(), 7).unwrap();
+    (Format::Pcap(pcap), HEADER_BYTES)
+}
+
 /// The first of them tell what frames there are, and then up to `max` at a time come.
 fn parsed(bytes: &[u8], mut ahead: Ahead, max: usize) -> Parsed {
-    let pcap = Pcap::new(bytes.first_chunk().unwrap(), 7).unwrap();
-    let (mut frames, mut counts, mut at) = (Vec::new(), Vec::new(), HEADER_BYTES);
+    let (mut format, mut at) = format(bytes);
+    let (mut frames, mut counts) = (Vec::new(), Vec::new());
     loop {
         let max = if frames.is_empty() { BATCH_FRAMES_MAX } else { max };
         let before = frames.len();
-        let (used, stop) = pcap.parse(&bytes[at..], &mut ahead, max, |frame, data_at| {
+        let (used, stop) = format.parse(&bytes[at..], &mut ahead, max, |frame, data_at| {
             frames.push((at + data_at, seen(&frame)));
         });
         at += used;
@@ -52,6 +62,48 @@ fn all_trails_of_every_variant_find_their_records() {
         let counts = found(&bytes);
         let windows = bytes.len() / WINDOW_BYTES_MIN;
         assert!(windows > 5 && counts.len() <= windows + 3, "{variant:?}: {counts:?}");
+    }
+}
+
+/// A pcapng file of two interfaces, with frames of these lengths that repeat `content`.
+fn filled_ng(big: bool, lengths: impl Iterator<Item = usize>, content: &[u8]) -> Writer {
+    let mut writer = Writer::new(big);
+    writer.interface(1, 0, &[]).interface(101, 0, &[(9, &[9])]);
+    for (number, length) in lengths.enumerate() {
+        let data: Vec<u8> = content.iter().copied().cycle().take(length).collect();
+        writer.enhanced(number as u32 % 2, 1 << 50 | number as u64, length as u32 + 4, &data);
+    }
+    writer
+}
+
+/// Every frame looks like the begin of a block, but is none.
+#[test]
+fn trails_of_pcapng_find_its_packet_blocks() {
+    for big in [false, true] {
+        let lengths = (0..6_000).map(|n| 60 + n * 7 % 1_400);
+        let content = b"GET / HTTP/1.1\r\n\x06\0\0\0\x40\0\0\0\0\0\0\x06\0\0\0\x40\0\0\0\0";
+        let bytes = filled_ng(big, lengths, content).bytes;
+        let counts = found(&bytes);
+        let windows = bytes.len() / WINDOW_BYTES_MIN;
+        assert!(windows > 5 && counts.len() <= windows + 4, "{counts:?}");
+    }
+}
+
+/// What a block's end says is not looked at by who follows a trail, but by who comes along it.
+#[test]
+fn a_second_length_that_is_wrong_is_told_where_it_is() {
+    for at in [100, 150, 1_000, 1_999] {
+        let writer = filled_ng(false, std::iter::repeat_n(500, 2_000), b"x");
+        let mut bytes = writer.bytes;
+        let block_bytes = 28 + 500 + 4;
+        let first = bytes.len() - 2_000 * block_bytes;
+        bytes[first + (at + 1) * block_bytes - 4] ^= 1;
+        let (frames, _, why) = parsed(&bytes, Ahead::far(), usize::MAX);
+        assert_eq!(frames.len(), at);
+        let place = first + at * block_bytes;
+        let damage = "length is 532 at its start and 533 at its end";
+        assert!(why.contains(damage) && why.ends_with(&format!("at {place}")), "{why}");
+        found(&bytes);
     }
 }
 
@@ -142,8 +194,101 @@ fn files_of_large_frames_are_merged_like_any_others() {
     assert!(mapped == read, "mapped and read differ");
 }
 
+/// A block of pcapng that is no packet block of the common kind, or not quite.
+#[derive(Clone, Copy, Debug)]
+enum Odd {
+    Custom(usize),
+    Simple(usize),
+    Obsolete,
+    Interface,
+    Section(bool),
+    /// A length that forgot its padding.
+    Unpadded,
+    /// Options behind the frame.
+    Options,
+    UnknownInterface,
+}
+
+impl Odd {
+    fn write(self, writer: &mut Writer) {
+        match self {
+            Self::Custom(length) => writer.block(0xbad, &vec![6; length]),
+            Self::Simple(length) => writer.simple(length as u32, &vec![3; length]),
+            Self::Obsolete => writer.obsolete(0, 5, 30, &[2; 30]),
+            Self::Interface => writer.interface(1, 0, &[(9, &[6])]),
+            Self::Section(big) => writer.section(big).interface(1, 0, &[]).interface(1, 0, &[]),
+            Self::Unpadded => {
+                let begin = writer.bytes.len();
+                writer.enhanced(0, 7, 201, &[1; 201]);
+                let total = writer.u32(28 + 201 + 4);
+                let end = writer.bytes.len();
+                writer.bytes[begin + 4..begin + 8].copy_from_slice(&total);
+                writer.bytes[end - 4..].copy_from_slice(&total);
+                writer
+            }
+            Self::Options => {
+                let fields = [0, 0, 9, 50, 50].map(|field| writer.u32(field)).concat();
+                writer.block(6, &[&fields[..], &[7; 52], &[0; 4]].concat())
+            }
+            Self::UnknownInterface => writer.enhanced(9, 7, 300, &[1; 300]),
+        };
+    }
+}
+
+fn odd() -> impl Strategy<Value = Odd> {
+    prop_oneof![
+        4 => (0..700usize).prop_map(Odd::Custom),
+        4 => (0..900usize).prop_map(Odd::Simple),
+        4 => Just(Odd::Obsolete),
+        2 => Just(Odd::Interface),
+        2 => any::<bool>().prop_map(Odd::Section),
+        4 => Just(Odd::Unpadded),
+        4 => Just(Odd::Options),
+        1 => Just(Odd::UnknownInterface),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Blocks of any kind between packets of any length, damage and ends of any kind.
+    #[test]
+    fn any_blocks_are_found(
+        lengths in prop::collection::vec(
+            prop_oneof![8 => 200..1_600usize, 2 => 0..20usize, 1 => 2_000..70_000usize],
+            1..60,
+        ),
+        frames in 1..3_000usize,
+        content in prop::collection::vec(prop_oneof![Just(0u8), Just(6), any::<u8>()], 1..200),
+        big in any::<bool>(),
+        odd in prop::collection::vec((0..3_000usize, odd()), 0..6),
+        damage in prop::option::of((any::<prop::sample::Index>(), any::<[u8; 4]>())),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let lengths = lengths.into_iter().cycle().take(frames);
+        let mut writer = filled_ng(big, std::iter::empty(), &content);
+        for (number, length) in lengths.enumerate() {
+            for (_, odd) in odd.iter().filter(|(at, _)| *at == number) {
+                odd.write(&mut writer);
+            }
+            let data: Vec<u8> = content.iter().copied().cycle().take(length).collect();
+            writer.enhanced(number as u32 % 2, number as u64, length as u32, &data);
+        }
+        let mut bytes = writer.bytes;
+        if let Some((at, wrong)) = damage {
+            let at = 4 + at.index(bytes.len() - 8);
+            bytes[at..at + 4].copy_from_slice(&wrong);
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(4 + cut.index(bytes.len() - 3));
+        }
+        found(&bytes);
+        let directory = Directory::new("blocks");
+        let file = directory.file("x.pcapng", &bytes);
+        let mapped = drained(CaptureFiles::open(&[&file], OpenOptions::new()).unwrap());
+        let read = drained(CaptureFiles::open(&[&file], OpenOptions::new().mmap(false)).unwrap());
+        prop_assert!(mapped == read, "mapped and read differ");
+    }
 
     /// Lengths, content, damage and ends of any kind.
     #[test]
