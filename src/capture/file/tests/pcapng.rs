@@ -5,7 +5,7 @@ use super::*;
 /// A pcapng file as it grows.
 #[derive(Clone)]
 pub(super) struct Writer {
-    big: bool,
+    pub big: bool,
     pub bytes: Vec<u8>,
 }
 

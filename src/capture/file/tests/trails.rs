@@ -107,6 +107,22 @@ fn a_second_length_that_is_wrong_is_told_where_it_is() {
     }
 }
 
+/// Also when that one was found along a trail.
+#[test]
+fn a_frame_without_a_time_is_as_late_as_the_one_before_it() {
+    let mut writer = filled_ng(false, std::iter::repeat_n(500, 2_000), b"x");
+    writer.simple(40, &[3; 40]);
+    for number in 0..2_000 {
+        writer.enhanced(0, 1 << 51 | number, 500, &[b'x'; 500]);
+    }
+    let frames = parsed(&writer.bytes, Ahead::far(), usize::MAX).0;
+    let nanos = |at: usize| frames[at].1.nanos;
+    assert_eq!(nanos(2_000), nanos(1_999));
+    assert!(nanos(1_997) < nanos(1_999) && nanos(2_000) < nanos(2_001));
+    let counts = found(&writer.bytes);
+    assert!(counts.len() < 20, "{counts:?}");
+}
+
 #[test]
 fn small_and_huge_frames_are_found_one_after_the_other() {
     for length in [0, 60, 100, 20_000] {
@@ -198,6 +214,8 @@ fn files_of_large_frames_are_merged_like_any_others() {
 #[derive(Clone, Copy, Debug)]
 enum Odd {
     Custom(usize),
+    /// A custom block that holds packet blocks.
+    Nested,
     Simple(usize),
     Obsolete,
     Interface,
@@ -213,6 +231,12 @@ impl Odd {
     fn write(self, writer: &mut Writer) {
         match self {
             Self::Custom(length) => writer.block(0xbad, &vec![6; length]),
+            Self::Nested => {
+                let mut inner = Writer::new(writer.big);
+                inner.bytes.clear();
+                inner.enhanced(0, 1, 300, &[1; 300]).enhanced(0, 2, 300, &[1; 300]);
+                writer.block(0xbad, &inner.bytes)
+            }
             Self::Simple(length) => writer.simple(length as u32, &vec![3; length]),
             Self::Obsolete => writer.obsolete(0, 5, 30, &[2; 30]),
             Self::Interface => writer.interface(1, 0, &[(9, &[6])]),
@@ -238,6 +262,7 @@ impl Odd {
 fn odd() -> impl Strategy<Value = Odd> {
     prop_oneof![
         4 => (0..700usize).prop_map(Odd::Custom),
+        4 => Just(Odd::Nested),
         4 => (0..900usize).prop_map(Odd::Simple),
         4 => Just(Odd::Obsolete),
         2 => Just(Odd::Interface),
