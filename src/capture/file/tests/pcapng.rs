@@ -185,6 +185,20 @@ fn obsolete_packets_are_frames_and_other_blocks_are_not() {
 }
 
 #[test]
+fn blocks_within_a_block_that_is_skipped_are_no_frames() {
+    for big in [false, true] {
+        let mut inner = Writer { big, bytes: Vec::new() };
+        inner.enhanced(0, 1, 60, &[1; 60]).enhanced(0, 2, 60, &[2; 60]);
+        let mut writer = Writer::new(big);
+        writer.interface(1, 0, &[]).enhanced(0, 1, 4, &[3; 4]);
+        writer.block(0xbad, &inner.bytes).enhanced(0, 2, 4, &[4; 4]);
+        let frames = writer.frames();
+        let data: Vec<_> = frames.iter().map(|frame| &frame.data[..]).collect();
+        assert_eq!(data, [[3; 4], [4; 4]]);
+    }
+}
+
+#[test]
 fn a_block_length_that_forgot_its_padding_is_rounded_up() {
     let mut file = Writer::new(false);
     file.interface(1, 0, &[]);
