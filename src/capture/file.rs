@@ -452,7 +452,7 @@ impl Format {
         }
     }
 
-    /// The same of records that begin before `end`; in a pcapng file wherever they begin.
+    /// The same of records that begin before `end`.
     fn parse_before<'a>(
         &mut self,
         bytes: &'a [u8],
@@ -463,7 +463,7 @@ impl Format {
     ) -> (usize, Stop) {
         match self {
             Self::Pcap(pcap) => pcap.parse_before(bytes, ahead, max, end, take),
-            Self::PcapNg(pcapng) => pcapng.parse(bytes, ahead, max, take),
+            Self::PcapNg(pcapng) => pcapng.parse_before(bytes, ahead, max, end, take),
         }
     }
 

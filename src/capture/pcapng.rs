@@ -39,7 +39,7 @@ const VERSION_MAJOR: u16 = 1;
 /// drops), two halves of the time, captured length, wire length.
 const PACKET_FIELDS: usize = 20;
 /// An Enhanced Packet Block up to its frame.
-const ENHANCED_HEAD_BYTES: usize = 8 + PACKET_FIELDS;
+pub(super) const ENHANCED_HEAD_BYTES: usize = 8 + PACKET_FIELDS;
 /// From the end of the block before to the end of what is looked at of nearly every frame.
 const LOOKED_AT_BYTES: usize = TRAILER_BYTES + ENHANCED_HEAD_BYTES + 14 + 20 + 20;
 /// A frame that is guessed has a link-layer header.
@@ -67,6 +67,10 @@ pub(super) struct PcapNg {
     interfaces_max: usize,
     /// Time of the last frame, for those without one.
     last: Timestamp,
+    /// Whether there was a packet.
+    has_packets: bool,
+    /// Whether there was a section or an interface behind one.
+    is_described_anew: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,6 +124,8 @@ impl PcapNg {
             first_id,
             interfaces_max,
             last: Timestamp::ZERO,
+            has_packets: false,
+            is_described_anew: false,
         }
     }
 
@@ -139,29 +145,35 @@ impl PcapNg {
         bytes: &'a [u8],
         ahead: &mut Ahead,
         max: usize,
+        take: impl FnMut(Frame<'a>, usize),
+    ) -> (usize, Stop) {
+        self.parse_before(bytes, ahead, max, usize::MAX, take)
+    }
+
+    /// The same of blocks that begin before `end`.
+    pub(super) fn parse_before<'a>(
+        &mut self,
+        bytes: &'a [u8],
+        ahead: &mut Ahead,
+        max: usize,
+        end: usize,
         mut take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, Stop) {
-        if self.state == State::Block
-            && let Some(trails) = &mut ahead.trails
-        {
-            let places = trails.next(self, bytes, max, usize::MAX);
-            let used = self.along(bytes, places, &mut take);
-            if used > 0 {
-                return (used, Stop::Full);
-            }
-        }
         let (mut at, mut given) = (0, 0);
         // Every turn but the last uses up bytes.
-        while given < max {
-            let rest = bytes.get(at..).unwrap_or_default();
-            let (count, used) =
-                self.enhanced(rest, ahead, max - given, |frame, data_at| take(frame, at + data_at));
+        loop {
+            let (rest, left) = (bytes.get(at..).unwrap_or_default(), end.saturating_sub(at));
+            let take_there = |frame, data_at| take(frame, at + data_at);
+            let (count, used) = self.packets_before(rest, ahead, max - given, left, take_there);
             given += count;
             at += used;
-            if given == max {
-                break;
+            if given >= max || at >= end {
+                return (at, Stop::Full);
             }
-            match self.step(bytes.get(at..).unwrap_or_default()) {
+            if used > 0 {
+                continue;
+            }
+            match self.step(rest) {
                 Ok(Step::Passed(used)) => at += used,
                 Ok(Step::Frame { used, frame, data_at }) => {
                     take(frame, at + data_at);
@@ -171,40 +183,55 @@ impl PcapNg {
                 Err(Halt { used, stop }) => return (at + used, stop),
             }
         }
-        (at, Stop::Full)
     }
 
-    /// The Enhanced Packet Blocks that come next, as far as nothing is wrong with them: how many there were, of how many bytes.
+    /// The Enhanced Packet Blocks that come next and begin before `end`, as far as nothing is wrong with them: how many there were, of how
+    /// many bytes.
     #[inline(always)]
-    fn enhanced<'a>(
+    pub(super) fn packets_before<'a>(
         &mut self,
         bytes: &'a [u8],
         ahead: &mut Ahead,
         max: usize,
-        take: impl FnMut(Frame<'a>, usize),
+        end: usize,
+        mut take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, usize) {
         if self.state != State::Block {
             return (0, 0);
         }
-        // The byte order is chosen once a batch, not once a field.
-        match self.order {
-            Order::Little => self.enhanced_of(bytes, ahead, max, u32::from_le_bytes, take),
-            Order::Big => self.enhanced_of(bytes, ahead, max, u32::from_be_bytes, take),
+        if let Some(trails) = &mut ahead.trails {
+            let places = trails.next(self, bytes, max, end);
+            let (count, used) = self.packets_at(bytes, places, &mut take);
+            if count > 0 {
+                return (count, used);
+            }
         }
+        // The byte order is chosen once a batch, not once a field.
+        let (count, used) = match self.order {
+            Order::Little => self.one_by_one(bytes, ahead, max, end, u32::from_le_bytes, take),
+            Order::Big => self.one_by_one(bytes, ahead, max, end, u32::from_be_bytes, take),
+        };
+        if let Some(trails) = &mut ahead.trails {
+            trails.judge(count, used);
+        }
+        (count, used)
     }
 
     #[inline(always)]
-    fn enhanced_of<'a>(
+    fn one_by_one<'a>(
         &mut self,
         bytes: &'a [u8],
         ahead: &mut Ahead,
         max: usize,
+        end: usize,
         u32_of: impl Fn([u8; 4]) -> u32,
         mut take: impl FnMut(Frame<'a>, usize),
     ) -> (usize, usize) {
         let interfaces = self.interfaces.get(self.section..).unwrap_or_default();
+        // A block that begins with fewer bytes left is left.
+        let least = bytes.len().checked_sub(end).map_or(0, |beyond| beyond + 1);
         let (mut rest, mut count, mut last) = (bytes, 0, self.last);
-        while count < max {
+        while count < max && rest.len() >= least {
             ahead.of(rest);
             let Some((frame, next)) = enhanced_block(rest, interfaces, &u32_of) else { break };
             last = frame.ts;
@@ -213,45 +240,94 @@ impl PcapNg {
             count += 1;
         }
         self.last = last;
-        let used = bytes.len() - rest.len();
-        if let Some(trails) = &mut ahead.trails {
-            trails.judge(count, used);
-        }
-        (count, used)
+        self.has_packets |= count > 0;
+        (count, bytes.len() - rest.len())
     }
 
-    /// Frames of the blocks that trails lead to, up to the first one with which something is wrong, and how many bytes they used up.
+    /// Frames of the blocks that begin at these places, up to the first one with which something is wrong: how many there were, and where the
+    /// last of them ends.
     #[inline(never)]
-    fn along<'a>(
+    pub(super) fn packets_at<'a>(
         &mut self,
         bytes: &'a [u8],
         places: impl Iterator<Item = usize>,
         take: impl FnMut(Frame<'a>, usize),
-    ) -> usize {
+    ) -> (usize, usize) {
         match self.order {
-            Order::Little => self.along_of(bytes, places, u32::from_le_bytes, take),
-            Order::Big => self.along_of(bytes, places, u32::from_be_bytes, take),
+            Order::Little => self.each_at(bytes, places, u32::from_le_bytes, take),
+            Order::Big => self.each_at(bytes, places, u32::from_be_bytes, take),
         }
     }
 
     #[inline(always)]
-    fn along_of<'a>(
+    fn each_at<'a>(
         &mut self,
         bytes: &'a [u8],
         places: impl Iterator<Item = usize>,
         u32_of: impl Fn([u8; 4]) -> u32,
         mut take: impl FnMut(Frame<'a>, usize),
-    ) -> usize {
+    ) -> (usize, usize) {
         let interfaces = self.interfaces.get(self.section..).unwrap_or_default();
-        let mut used = 0;
+        let (mut count, mut end, mut last) = (0, 0, self.last);
         for place in places {
             let rest = bytes.get(place..).unwrap_or_default();
             let Some((frame, next)) = enhanced_block(rest, interfaces, &u32_of) else { break };
-            self.last = frame.ts;
+            last = frame.ts;
             take(frame, place + ENHANCED_HEAD_BYTES);
-            used = bytes.len() - next.len();
+            end = bytes.len() - next.len();
+            count += 1;
         }
-        used
+        self.last = last;
+        self.has_packets |= count > 0;
+        (count, end)
+    }
+
+    /// Where the first Enhanced Packet Block begins that nothing is wrong with, before `end`. Its two lengths are the same: nothing else looks like
+    /// that but what is a capture itself.
+    pub(super) fn guess(&self, bytes: &[u8], end: usize) -> Option<usize> {
+        let interfaces = self.interfaces.get(self.section..).unwrap_or_default();
+        let is_block = |place: usize| {
+            let rest = bytes.get(place..).unwrap_or_default();
+            match self.order {
+                Order::Little => enhanced_block(rest, interfaces, &u32::from_le_bytes).is_some(),
+                Order::Big => enhanced_block(rest, interfaces, &u32::from_be_bytes).is_some(),
+            }
+        };
+        // All blocks of a file are of a multiple of four bytes.
+        (0..end).step_by(4).find(|&place| is_block(place))
+    }
+
+    /// The same file, as far as it is described before its first packet.
+    pub(super) fn described(&self, bytes: &[u8]) -> Self {
+        let mut at = 0;
+        let mut head = Self::new(self.first_id, self.interfaces_max);
+        while let Ok(Step::Passed(used)) = head.step(bytes.get(at..).unwrap_or_default()) {
+            at += used;
+        }
+        head
+    }
+
+    /// Whether nothing was described anew since the first packet: then anywhere in the file a packet means what [`described`](Self::described)
+    /// says of it.
+    pub(super) fn is_as_described(&self) -> bool {
+        !self.is_described_anew
+    }
+
+    /// The link type of all interfaces of this section, if there is one.
+    pub(super) fn link(&self) -> Option<LinkType> {
+        let mut links = self.interfaces.get(self.section..)?.iter().map(|one| one.interface.link);
+        let link = links.next()?;
+        links.all(|other| other == link).then_some(link)
+    }
+
+    /// Somebody else has looked at what `passed` ends with: Enhanced Packet Blocks.
+    pub(super) fn pass(&mut self, passed: &[u8]) {
+        self.has_packets = true;
+        let Some((_, trailer)) = passed.split_last_chunk::<TRAILER_BYTES>() else { return };
+        let last = passed.len().checked_sub(self.order.u32(*trailer) as usize);
+        if let Some(last) = last {
+            self.packets_at(passed, std::iter::once(last), |_, _| ());
+        }
     }
 
     /// The head of a common Enhanced Packet Block of an interface of this section.
@@ -315,10 +391,14 @@ impl PcapNg {
         if trailing != total {
             return Err(Halt::broken(BrokenReason::BlockLengths { leading: total, trailing }));
         }
+        if matches!(kind, SECTION | INTERFACE) {
+            self.is_described_anew |= self.has_packets;
+        }
         match kind {
             SECTION => self.section(body).map_err(Halt::broken)?,
             INTERFACE => self.interface(body).map_err(Halt::broken)?,
             _ => {
+                self.has_packets = true;
                 let frame = self.packet(kind, what, body).map_err(Halt::broken)?;
                 let data_at = 8 + if kind == SIMPLE_PACKET { SIMPLE_FIELDS } else { PACKET_FIELDS };
                 return Ok(Step::Frame { used, frame, data_at });

@@ -1,6 +1,8 @@
-//! A capture file in stretches: one pcap file that is mapped, for anywhere in it is as near as its begin.
+//! A capture file in stretches: one that is mapped, for anywhere in it is as near as its begin.
 //!
-//! Where the first record of a stretch begins is [guessed](Pcap::guess): a record's header has no mark.
+//! Where the first record of a stretch begins is [guessed](Pcap::guess): a record's header has no mark. A pcapng file has stretches as long as
+//! nothing is [described anew](PcapNg::is_as_described) behind its first packet, and if all frames have one link type; blocks that are no packets end a
+//! stretch, and what is behind them is read by everybody.
 
 use std::ops::Range;
 
@@ -8,6 +10,7 @@ use super::{CaptureFiles, Format, recycled, rest};
 use crate::capture::ahead::Ahead;
 use crate::capture::map::{MARGIN_BYTES, Map};
 use crate::capture::pcap::{HEADER_BYTES, Pcap};
+use crate::capture::pcapng::{ENHANCED_HEAD_BYTES, PcapNg};
 use crate::capture::stretch::{Pick, Picks, Scout, Stretches};
 use crate::capture::trails::{REACH_BYTES, Records, ask_for_guess};
 use crate::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
@@ -26,13 +29,14 @@ const PICKS_AHEAD: usize = 64;
 /// Looks through stretches of a file, with a view of its own.
 pub struct FileScout {
     map: Map,
-    pcap: Pcap,
+    format: Format,
+    link: LinkType,
     ahead: Ahead,
 }
 
 impl Scout for FileScout {
     fn link(&self) -> LinkType {
-        self.pcap.interface.link
+        self.link
     }
 
     fn look_through(
@@ -46,22 +50,28 @@ impl Scout for FileScout {
         }
         let bytes = self.map.bytes().get(from..)?;
         ask_for_guess(bytes);
-        let first = match from {
-            0 => HEADER_BYTES,
-            _ => self.pcap.guess(bytes, STRETCH_BYTES)?,
+        let first = match &self.format {
+            Format::Pcap(_) if from == 0 => HEADER_BYTES,
+            Format::Pcap(pcap) => pcap.guess(bytes, STRETCH_BYTES)?,
+            Format::PcapNg(pcapng) => pcapng.guess(bytes, STRETCH_BYTES)?,
         };
-        let record_bytes = self.pcap.record_bytes();
         let mut end = first;
         // All at once, or as far as trails lead at a time.
         while end < STRETCH_BYTES {
-            let (used, _) = self.pcap.parse_before(
-                bytes.get(end..)?,
-                &mut self.ahead,
-                usize::MAX,
-                STRETCH_BYTES - end,
-                // Within a stretch.
-                |frame, data_at| take(&frame, (end + data_at - record_bytes) as u32),
-            );
+            let (rest, left) = (bytes.get(end..)?, STRETCH_BYTES - end);
+            // Within a stretch.
+            let at = |data_at: usize, head_bytes: usize| (end + data_at - head_bytes) as u32;
+            let used = match &mut self.format {
+                Format::Pcap(pcap) => {
+                    let head_bytes = pcap.record_bytes();
+                    let take = |frame, data_at| take(&frame, at(data_at, head_bytes));
+                    pcap.parse_before(rest, &mut self.ahead, usize::MAX, left, take).0
+                }
+                Format::PcapNg(pcapng) => {
+                    let take = |frame, data_at| take(&frame, at(data_at, ENHANCED_HEAD_BYTES));
+                    pcapng.packets_before(rest, &mut self.ahead, usize::MAX, left, take).1
+                }
+            };
             if used == 0 {
                 break;
             }
@@ -79,16 +89,26 @@ impl Stretches for CaptureFiles {
 
     fn scout(&self) -> Option<FileScout> {
         let [reader] = self.readers.as_slice() else { return None };
-        let Format::Pcap(pcap) = &reader.format else { return None };
         let map = reader.source.map()?.again();
-        Some(FileScout { map, pcap: *pcap, ahead: Ahead::far() })
+        let (format, link) = match &reader.format {
+            Format::Pcap(pcap) => (Format::Pcap(*pcap), pcap.interface.link),
+            Format::PcapNg(pcapng) => {
+                let described = pcapng.described(map.bytes());
+                let link = described.link()?;
+                (Format::PcapNg(Box::new(described)), link)
+            }
+        };
+        Some(FileScout { map, format, link, ahead: Ahead::far() })
     }
 
     fn place(&mut self) -> Option<u64> {
         let [reader] = self.readers.as_mut_slice() else { return None };
         reader.advance();
-        let is_anywhere = reader.source.is_mapped() && matches!(reader.format, Format::Pcap(_));
-        (is_anywhere && reader.is_open()).then_some(reader.at as u64)
+        let is_anywhere = match &reader.format {
+            Format::Pcap(_) => true,
+            Format::PcapNg(pcapng) => pcapng.is_as_described(),
+        };
+        (is_anywhere && reader.source.is_mapped() && reader.is_open()).then_some(reader.at as u64)
     }
 
     fn with_batch_before<R>(
@@ -107,10 +127,13 @@ impl Stretches for CaptureFiles {
         mut f: impl FnMut(&[Frame<'_>], &[Pick]),
     ) {
         let [reader] = self.readers.as_mut_slice() else { return };
-        let Format::Pcap(pcap) = &reader.format else { return };
         let from = stretch as usize * STRETCH_BYTES;
         let bytes = rest(&reader.source, from);
-        let ask = |pick: &Pick| Pcap::ask_for(bytes, pick.at as usize);
+        let is_pcap = matches!(reader.format, Format::Pcap(_));
+        let ask = |pick: &Pick| match is_pcap {
+            true => Pcap::ask_for(bytes, pick.at as usize),
+            false => PcapNg::ask_for(bytes, pick.at as usize),
+        };
         picks.iter().take(PICKS_AHEAD).for_each(ask);
         let mut ahead = picks.iter().skip(PICKS_AHEAD);
         for picks in picks.chunks(BATCH_FRAMES_MAX) {
@@ -119,11 +142,21 @@ impl Stretches for CaptureFiles {
                 ahead.next().into_iter().for_each(ask);
                 pick.at as usize
             });
-            pcap.records_at(bytes, places, |frame, _| lent.push(frame));
+            match &mut reader.format {
+                Format::Pcap(pcap) => pcap.records_at(bytes, places, |frame, _| lent.push(frame)),
+                Format::PcapNg(pcapng) => {
+                    pcapng.packets_at(bytes, places, |frame, _| lent.push(frame));
+                }
+            }
             f(&lent, picks);
             self.scratch = recycled(lent);
         }
         self.frames += frames;
         reader.at = end as usize;
+        if let (Format::PcapNg(pcapng), Some(passed)) =
+            (&mut reader.format, bytes.get(..reader.at - from))
+        {
+            pcapng.pass(passed);
+        }
     }
 }
