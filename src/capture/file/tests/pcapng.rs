@@ -1,11 +1,13 @@
 //! pcapng: sections, interfaces and their clocks, blocks of all kinds, and damage.
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// A pcapng file as it grows.
 #[derive(Clone)]
 pub(super) struct Writer {
-    pub big: bool,
+    big: bool,
     pub bytes: Vec<u8>,
 }
 
@@ -26,7 +28,7 @@ impl Writer {
         if self.big { value.to_be_bytes() } else { value.to_le_bytes() }
     }
 
-    pub fn u32(&self, value: u32) -> [u8; 4] {
+    fn u32(&self, value: u32) -> [u8; 4] {
         if self.big { value.to_be_bytes() } else { value.to_le_bytes() }
     }
 
@@ -53,7 +55,7 @@ impl Writer {
         self.block(6, &body)
     }
 
-    pub fn obsolete(&mut self, interface: u16, ticks: u64, wire: u32, data: &[u8]) -> &mut Self {
+    fn obsolete(&mut self, interface: u16, ticks: u64, wire: u32, data: &[u8]) -> &mut Self {
         let fields = [(ticks >> 32) as u32, ticks as u32, data.len() as u32, wire];
         let fields = fields.map(|field| self.u32(field)).concat();
         let body = [&self.u16(interface)[..], &self.u16(9), &fields, data].concat();
@@ -89,6 +91,103 @@ impl Writer {
         let [error] = errors.as_slice() else { panic!("{errors:?}") };
         (frames.len(), error.clone())
     }
+}
+
+/// A pcapng file of two interfaces, with frames of these lengths that repeat `content`.
+pub(super) fn filled_ng(
+    big: bool,
+    links: [u16; 2],
+    lengths: impl Iterator<Item = usize>,
+    content: &[u8],
+) -> Writer {
+    let mut writer = Writer::new(big);
+    writer.interface(links[0], 0, &[]).interface(links[1], 0, &[(9, &[9])]);
+    for (number, length) in lengths.enumerate() {
+        let data: Vec<u8> = content.iter().copied().cycle().take(length).collect();
+        writer.enhanced(number as u32 % 2, 1 << 50 | number as u64, length as u32 + 4, &data);
+    }
+    writer
+}
+
+/// A block of pcapng that is no packet block of the common kind, or not quite.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Odd {
+    Custom(usize),
+    /// A custom block that holds packet blocks.
+    Nested,
+    Simple(usize),
+    Obsolete,
+    Interface,
+    Section(bool),
+    /// A length that forgot its padding.
+    Unpadded,
+    /// Options behind the frame.
+    Options,
+    UnknownInterface,
+}
+
+impl Odd {
+    /// A pcapng file of frames of these lengths, before some of which there are such blocks.
+    pub fn among(
+        odd: &[(usize, Self)],
+        big: bool,
+        lengths: impl Iterator<Item = usize>,
+        content: &[u8],
+    ) -> Vec<u8> {
+        let mut writer = filled_ng(big, [1, 1], std::iter::empty(), content);
+        for (number, length) in lengths.enumerate() {
+            for (_, odd) in odd.iter().filter(|(at, _)| *at == number) {
+                odd.write(&mut writer);
+            }
+            let data: Vec<u8> = content.iter().copied().cycle().take(length).collect();
+            writer.enhanced(number as u32 % 2, number as u64, length as u32, &data);
+        }
+        writer.bytes
+    }
+
+    fn write(self, writer: &mut Writer) {
+        match self {
+            Self::Custom(length) => writer.block(0xbad, &vec![6; length]),
+            Self::Nested => {
+                let mut inner = Writer::new(writer.big);
+                inner.bytes.clear();
+                inner.enhanced(0, 1, 300, &[1; 300]).enhanced(0, 2, 300, &[1; 300]);
+                writer.block(0xbad, &inner.bytes)
+            }
+            Self::Simple(length) => writer.simple(length as u32, &vec![3; length]),
+            Self::Obsolete => writer.obsolete(0, 5, 30, &[2; 30]),
+            Self::Interface => writer.interface(1, 0, &[(9, &[6])]),
+            Self::Section(big) => writer.section(big).interface(1, 0, &[]).interface(1, 0, &[]),
+            Self::Unpadded => {
+                let begin = writer.bytes.len();
+                writer.enhanced(0, 7, 201, &[1; 201]);
+                let total = writer.u32(28 + 201 + 4);
+                let end = writer.bytes.len();
+                writer.bytes[begin + 4..begin + 8].copy_from_slice(&total);
+                writer.bytes[end - 4..].copy_from_slice(&total);
+                writer
+            }
+            Self::Options => {
+                let fields = [0, 0, 9, 50, 50].map(|field| writer.u32(field)).concat();
+                writer.block(6, &[&fields[..], &[7; 52], &[0; 4]].concat())
+            }
+            Self::UnknownInterface => writer.enhanced(9, 7, 300, &[1; 300]),
+        };
+    }
+}
+
+pub(super) fn odd() -> impl Strategy<Value = Odd> {
+    prop_oneof![
+        4 => (0..700usize).prop_map(Odd::Custom),
+        4 => Just(Odd::Nested),
+        4 => (0..900usize).prop_map(Odd::Simple),
+        4 => Just(Odd::Obsolete),
+        2 => Just(Odd::Interface),
+        2 => any::<bool>().prop_map(Odd::Section),
+        4 => Just(Odd::Unpadded),
+        4 => Just(Odd::Options),
+        1 => Just(Odd::UnknownInterface),
+    ]
 }
 
 #[test]

@@ -1,8 +1,11 @@
 //! Stretches: whatever is in a file, what scouts find and what is read where they were wrong is what is read from the beginning.
 
+use std::path::PathBuf;
+
 use proptest::prelude::*;
 
 use super::pcap::{VARIANTS, Variant, plain};
+use super::pcapng::{Odd, Writer, filled_ng, odd};
 use super::streams::Directory;
 use super::*;
 use crate::capture::stretch::{Pick, Picks, Scout, Stretches, Tally};
@@ -21,7 +24,7 @@ struct Read {
 /// What a worker of several does, for all of them: of each stretch every third frame is looked at again, in three turns.
 fn in_stretches(files: &mut CaptureFiles) -> Read {
     let mut read = Read::default();
-    let mut scout = files.scout().expect("a mapped pcap file");
+    let mut scout = files.scout().expect("a mapped file");
     while let Some(place) = files.place() {
         let stretch = place / CaptureFiles::STRETCH;
         let (mut picks, mut tally) = (Vec::new(), Tally::default());
@@ -60,6 +63,14 @@ fn in_stretches(files: &mut CaptureFiles) -> Read {
                     Err(error) => read.errors.push(error.to_string()),
                 }
             }
+        }
+    }
+    // What has no stretches any more.
+    loop {
+        match files.with_batch(|frames| read.seen.extend(frames.iter().map(seen))) {
+            Ok(Some(())) => read.wrong += 1,
+            Ok(None) => break,
+            Err(error) => read.errors.push(error.to_string()),
         }
     }
     assert!(matches!(files.with_batch(|_| ()), Ok(None)), "the end stays the end");
@@ -139,13 +150,62 @@ fn empty_frames_are_read_one_after_the_other() {
 }
 
 #[test]
-fn only_a_mapped_pcap_file_by_itself_has_scouts() {
+fn every_packet_of_pcapng_is_found_in_all_stretches() {
+    for big in [false, true] {
+        let lengths = (0..4_000).map(|n| 60 + n * 7 % 1_400);
+        let content = b"GET / HTTP/1.1\r\n\x06\0\0\0\x40\0\0\0\0\0\0\x06\0\0\0\x40";
+        let bytes = filled_ng(big, [1, 1], lengths, content).bytes;
+        let stretches = bytes.len().div_ceil(CaptureFiles::STRETCH as usize);
+        let Some(read) = both_ways("pcapng", &bytes) else { return };
+        // The first one begins with the interfaces.
+        assert_eq!(read.right, stretches - 1);
+        assert!(read.wrong <= CaptureFiles::STRETCH as usize / 60 / BATCH_FRAMES_MAX);
+    }
+}
+
+/// So long until a section or an interface comes anew. Then numbers of interfaces may mean others.
+#[test]
+fn a_pcapng_file_has_stretches_until_it_is_described_anew() {
+    type Change = fn(&mut Writer);
+    let changes: [Change; 2] = [
+        |writer| _ = writer.section(true).interface(1, 0, &[(9, &[3])]).interface(101, 0, &[]),
+        |writer| _ = writer.interface(101, 0, &[]),
+    ];
+    for change in changes {
+        let mut writer = filled_ng(false, [1, 1], std::iter::repeat_n(1_000, 4_000), b"x");
+        let right = writer.bytes.len() / CaptureFiles::STRETCH as usize - 1;
+        change(&mut writer);
+        for number in 0..4_000 {
+            writer.enhanced(0, number, 1_000, &[b'x'; 1_000]);
+        }
+        let Some(read) = both_ways("anew", &writer.bytes) else { return };
+        assert!((right..=right + 1).contains(&read.right), "{} of {right}", read.right);
+        assert_eq!(read.seen.len(), 8_000);
+    }
+}
+
+/// Also when nobody here looked at that one.
+#[test]
+fn a_frame_without_a_time_is_as_late_as_the_one_before_it() {
+    let mut writer = filled_ng(false, [1, 1], std::iter::repeat_n(1_000, 4_000), b"x");
+    writer.simple(40, &[3; 40]);
+    let Some(read) = both_ways("simple", &writer.bytes) else { return };
+    assert!(read.right > 5, "{}", read.right);
+    assert_eq!(read.seen[4_000].nanos, read.seen[3_999].nanos);
+}
+
+#[test]
+fn only_a_mapped_file_by_itself_of_one_link_type_has_scouts() {
     let directory = Directory::new("scouts");
     let file = directory.file("x.pcap", &plain(3));
     let scout =
-        |paths: &[_], options| CaptureFiles::open(paths, options).unwrap().scout().is_some();
-    assert!(!scout(&[&file], OpenOptions::new().mmap(false)), "it is read");
-    assert!(!scout(&[&file, &file], OpenOptions::new()), "two are merged");
+        |paths: &[PathBuf], options| CaptureFiles::open(paths, options).unwrap().scout().is_some();
+    assert!(!scout(std::slice::from_ref(&file), OpenOptions::new().mmap(false)), "it is read");
+    assert!(!scout(&[file.clone(), file], OpenOptions::new()), "two are merged");
+    for (links, has) in [([1, 1], true), ([1, 101], false)] {
+        let bytes = filled_ng(false, links, [60].into_iter(), b"x").bytes;
+        assert_eq!(scout(&[directory.file("x.pcapng", &bytes)], OpenOptions::new()), has);
+    }
     let mut held = CaptureFiles::from_bytes("held", plain(3)).unwrap();
     assert!(held.scout().is_none() && held.place().is_none());
 }
@@ -177,5 +237,31 @@ proptest! {
             bytes.truncate(header + cut.index(bytes.len() - header + 1));
         }
         both_ways("any", &bytes);
+    }
+
+    #[test]
+    fn any_pcapng_file_is_read_alike_in_stretches(
+        lengths in prop::collection::vec(
+            prop_oneof![8 => 0..1_600usize, 1 => 0..20usize, 1 => 2_000..70_000usize],
+            1..60,
+        ),
+        frames in 1..2_000usize,
+        content in prop::collection::vec(prop_oneof![Just(0u8), Just(6), any::<u8>()], 1..200),
+        big in any::<bool>(),
+        odd in prop::collection::vec((0..2_000usize, odd()), 0..4),
+        damage in prop::option::of((any::<prop::sample::Index>(), any::<u8>())),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        let lengths = lengths.into_iter().cycle().take(frames);
+        let mut bytes = Odd::among(&odd, big, lengths, &content);
+        let head = filled_ng(big, [1, 1], std::iter::empty(), &[]).bytes.len();
+        if let Some((at, byte)) = damage {
+            let at = head + at.index(bytes.len() - head);
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(head + cut.index(bytes.len() - head + 1));
+        }
+        both_ways("any-ng", &bytes);
     }
 }

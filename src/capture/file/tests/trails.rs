@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::pcap::VARIANTS;
-use super::pcapng::Writer;
+use super::pcapng::{Odd, filled_ng, odd};
 use super::streams::Directory;
 use super::stretches::filled;
 use super::*;
@@ -65,24 +65,13 @@ fn all_trails_of_every_variant_find_their_records() {
     }
 }
 
-/// A pcapng file of two interfaces, with frames of these lengths that repeat `content`.
-fn filled_ng(big: bool, lengths: impl Iterator<Item = usize>, content: &[u8]) -> Writer {
-    let mut writer = Writer::new(big);
-    writer.interface(1, 0, &[]).interface(101, 0, &[(9, &[9])]);
-    for (number, length) in lengths.enumerate() {
-        let data: Vec<u8> = content.iter().copied().cycle().take(length).collect();
-        writer.enhanced(number as u32 % 2, 1 << 50 | number as u64, length as u32 + 4, &data);
-    }
-    writer
-}
-
 /// Every frame looks like the begin of a block, but is none.
 #[test]
 fn trails_of_pcapng_find_its_packet_blocks() {
     for big in [false, true] {
         let lengths = (0..6_000).map(|n| 60 + n * 7 % 1_400);
         let content = b"GET / HTTP/1.1\r\n\x06\0\0\0\x40\0\0\0\0\0\0\x06\0\0\0\x40\0\0\0\0";
-        let bytes = filled_ng(big, lengths, content).bytes;
+        let bytes = filled_ng(big, [1, 101], lengths, content).bytes;
         let counts = found(&bytes);
         let windows = bytes.len() / WINDOW_BYTES_MIN;
         assert!(windows > 5 && counts.len() <= windows + 4, "{counts:?}");
@@ -93,7 +82,7 @@ fn trails_of_pcapng_find_its_packet_blocks() {
 #[test]
 fn a_second_length_that_is_wrong_is_told_where_it_is() {
     for at in [100, 150, 1_000, 1_999] {
-        let writer = filled_ng(false, std::iter::repeat_n(500, 2_000), b"x");
+        let writer = filled_ng(false, [1, 101], std::iter::repeat_n(500, 2_000), b"x");
         let mut bytes = writer.bytes;
         let block_bytes = 28 + 500 + 4;
         let first = bytes.len() - 2_000 * block_bytes;
@@ -110,7 +99,7 @@ fn a_second_length_that_is_wrong_is_told_where_it_is() {
 /// Also when that one was found along a trail.
 #[test]
 fn a_frame_without_a_time_is_as_late_as_the_one_before_it() {
-    let mut writer = filled_ng(false, std::iter::repeat_n(500, 2_000), b"x");
+    let mut writer = filled_ng(false, [1, 101], std::iter::repeat_n(500, 2_000), b"x");
     writer.simple(40, &[3; 40]);
     for number in 0..2_000 {
         writer.enhanced(0, 1 << 51 | number, 500, &[b'x'; 500]);
@@ -210,69 +199,6 @@ fn files_of_large_frames_are_merged_like_any_others() {
     assert!(mapped == read, "mapped and read differ");
 }
 
-/// A block of pcapng that is no packet block of the common kind, or not quite.
-#[derive(Clone, Copy, Debug)]
-enum Odd {
-    Custom(usize),
-    /// A custom block that holds packet blocks.
-    Nested,
-    Simple(usize),
-    Obsolete,
-    Interface,
-    Section(bool),
-    /// A length that forgot its padding.
-    Unpadded,
-    /// Options behind the frame.
-    Options,
-    UnknownInterface,
-}
-
-impl Odd {
-    fn write(self, writer: &mut Writer) {
-        match self {
-            Self::Custom(length) => writer.block(0xbad, &vec![6; length]),
-            Self::Nested => {
-                let mut inner = Writer::new(writer.big);
-                inner.bytes.clear();
-                inner.enhanced(0, 1, 300, &[1; 300]).enhanced(0, 2, 300, &[1; 300]);
-                writer.block(0xbad, &inner.bytes)
-            }
-            Self::Simple(length) => writer.simple(length as u32, &vec![3; length]),
-            Self::Obsolete => writer.obsolete(0, 5, 30, &[2; 30]),
-            Self::Interface => writer.interface(1, 0, &[(9, &[6])]),
-            Self::Section(big) => writer.section(big).interface(1, 0, &[]).interface(1, 0, &[]),
-            Self::Unpadded => {
-                let begin = writer.bytes.len();
-                writer.enhanced(0, 7, 201, &[1; 201]);
-                let total = writer.u32(28 + 201 + 4);
-                let end = writer.bytes.len();
-                writer.bytes[begin + 4..begin + 8].copy_from_slice(&total);
-                writer.bytes[end - 4..].copy_from_slice(&total);
-                writer
-            }
-            Self::Options => {
-                let fields = [0, 0, 9, 50, 50].map(|field| writer.u32(field)).concat();
-                writer.block(6, &[&fields[..], &[7; 52], &[0; 4]].concat())
-            }
-            Self::UnknownInterface => writer.enhanced(9, 7, 300, &[1; 300]),
-        };
-    }
-}
-
-fn odd() -> impl Strategy<Value = Odd> {
-    prop_oneof![
-        4 => (0..700usize).prop_map(Odd::Custom),
-        4 => Just(Odd::Nested),
-        4 => (0..900usize).prop_map(Odd::Simple),
-        4 => Just(Odd::Obsolete),
-        2 => Just(Odd::Interface),
-        2 => any::<bool>().prop_map(Odd::Section),
-        4 => Just(Odd::Unpadded),
-        4 => Just(Odd::Options),
-        1 => Just(Odd::UnknownInterface),
-    ]
-}
-
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
@@ -291,15 +217,7 @@ proptest! {
         cut in prop::option::of(any::<prop::sample::Index>()),
     ) {
         let lengths = lengths.into_iter().cycle().take(frames);
-        let mut writer = filled_ng(big, std::iter::empty(), &content);
-        for (number, length) in lengths.enumerate() {
-            for (_, odd) in odd.iter().filter(|(at, _)| *at == number) {
-                odd.write(&mut writer);
-            }
-            let data: Vec<u8> = content.iter().copied().cycle().take(length).collect();
-            writer.enhanced(number as u32 % 2, number as u64, length as u32, &data);
-        }
-        let mut bytes = writer.bytes;
+        let mut bytes = Odd::among(&odd, big, lengths, &content);
         if let Some((at, wrong)) = damage {
             let at = 4 + at.index(bytes.len() - 8);
             bytes[at..at + 4].copy_from_slice(&wrong);
