@@ -297,18 +297,20 @@ impl PcapNg {
         (0..end).step_by(4).find(|&place| is_block(place))
     }
 
-    /// The same file, as far as it is described before its first packet.
-    pub(super) fn described(&self, bytes: &[u8]) -> Self {
+    /// The same file at its first packet; `None` if `bytes`, which it begins with, have none.
+    pub(super) fn at_first_packet(&self, bytes: &[u8]) -> Option<Self> {
         let mut at = 0;
         let mut head = Self::new(self.first_id, self.interfaces_max);
-        while let Ok(Step::Passed(used)) = head.step(bytes.get(at..).unwrap_or_default()) {
-            at += used;
+        loop {
+            match head.step(bytes.get(at..).unwrap_or_default()) {
+                Ok(Step::Passed(used)) => at += used,
+                Ok(Step::Frame { .. }) => return Some(head),
+                Err(_) => return None,
+            }
         }
-        head
     }
 
-    /// Whether nothing was described anew since the first packet: then anywhere in the file a packet means what [`described`](Self::described)
-    /// says of it.
+    /// Whether nothing was described anew since the first packet: then every packet so far means what it would have [there](Self::at_first_packet).
     pub(super) fn is_as_described(&self) -> bool {
         !self.is_described_anew
     }

@@ -115,7 +115,8 @@ impl Trails {
     fn find<R: Records>(&mut self, records: &R, bytes: &[u8]) {
         (self.from, self.taken) = (bytes.len(), 0);
         self.found.clear();
-        if !self.are_worth_it || self.again.is_some_and(|again| bytes.len() > again) {
+        let is_early = self.again.is_some_and(|again| bytes.len() > again);
+        if !self.are_worth_it || is_early || records.end_of(bytes, 0).is_none() {
             return;
         }
         for number in 1..TRAILS {

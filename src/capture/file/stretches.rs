@@ -89,13 +89,15 @@ impl Stretches for CaptureFiles {
 
     fn scout(&self) -> Option<FileScout> {
         let [reader] = self.readers.as_slice() else { return None };
-        let map = reader.source.map()?.again();
+        let mut map = reader.source.map()?.again();
         let (format, link) = match &reader.format {
             Format::Pcap(pcap) => (Format::Pcap(*pcap), pcap.interface.link),
             Format::PcapNg(pcapng) => {
-                let described = pcapng.described(map.bytes());
-                let link = described.link()?;
-                (Format::PcapNg(Box::new(described)), link)
+                // No more is looked at than was made ready.
+                let bytes = map.advance(0).then(|| map.bytes())?;
+                let first = pcapng.at_first_packet(bytes.get(..STRETCH_BYTES).unwrap_or(bytes))?;
+                let link = first.link()?;
+                (Format::PcapNg(Box::new(first)), link)
             }
         };
         Some(FileScout { map, format, link, ahead: Ahead::far() })

@@ -209,6 +209,11 @@ fn only_a_mapped_file_by_itself_of_one_link_type_has_scouts() {
         let bytes = filled_ng(false, links, [60].into_iter(), b"x").bytes;
         assert_eq!(scout(&[directory.file("x.pcapng", &bytes)], OpenOptions::new()), has);
     }
+    let mut late = Writer::new(false);
+    late.interface(1, 0, &[]);
+    assert!(!scout(&[directory.file("x.pcapng", &late.bytes)], OpenOptions::new()), "no packet");
+    late.block(0xbad, &vec![0; CaptureFiles::STRETCH as usize]).enhanced(0, 1, 60, &[1; 60]);
+    assert!(!scout(&[directory.file("x.pcapng", &late.bytes)], OpenOptions::new()), "far away");
     let mut held = CaptureFiles::from_bytes("held", plain(3)).unwrap();
     assert!(held.scout().is_none() && held.place().is_none());
 }
