@@ -448,7 +448,7 @@ impl Format {
     ) -> (usize, Stop) {
         match self {
             Self::Pcap(pcap) => pcap.parse(bytes, ahead, max, take),
-            Self::PcapNg(pcapng) => pcapng.parse(bytes, ahead, max, take),
+            Self::PcapNg(pcapng) => pcapng.parse_before(bytes, ahead, max, usize::MAX, take),
         }
     }
 

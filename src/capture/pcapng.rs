@@ -132,18 +132,7 @@ impl PcapNg {
         self.state == State::Block
     }
 
-    /// As [`Pcap::parse`](super::pcap::Pcap::parse).
-    pub(super) fn parse<'a>(
-        &mut self,
-        bytes: &'a [u8],
-        ahead: &mut Ahead,
-        max: usize,
-        take: impl FnMut(Frame<'a>, usize),
-    ) -> (usize, Stop) {
-        self.parse_before(bytes, ahead, max, usize::MAX, take)
-    }
-
-    /// The same of blocks that begin before `end`.
+    /// As [`Pcap::parse_before`](super::pcap::Pcap::parse_before).
     pub(super) fn parse_before<'a>(
         &mut self,
         bytes: &'a [u8],

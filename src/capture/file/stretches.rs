@@ -55,20 +55,21 @@ impl Scout for FileScout {
             Format::Pcap(pcap) => pcap.guess(bytes, STRETCH_BYTES)?,
             Format::PcapNg(pcapng) => pcapng.guess(bytes, STRETCH_BYTES)?,
         };
+        let head_bytes = match &self.format {
+            Format::Pcap(pcap) => pcap.record_bytes(),
+            Format::PcapNg(_) => ENHANCED_HEAD_BYTES,
+        };
         let mut end = first;
         // All at once, or as far as trails lead at a time.
         while end < STRETCH_BYTES {
             let (rest, left) = (bytes.get(end..)?, STRETCH_BYTES - end);
             // Within a stretch.
-            let at = |data_at: usize, head_bytes: usize| (end + data_at - head_bytes) as u32;
+            let take = |frame, data_at| take(&frame, (end + data_at - head_bytes) as u32);
             let used = match &mut self.format {
                 Format::Pcap(pcap) => {
-                    let head_bytes = pcap.record_bytes();
-                    let take = |frame, data_at| take(&frame, at(data_at, head_bytes));
                     pcap.parse_before(rest, &mut self.ahead, usize::MAX, left, take).0
                 }
                 Format::PcapNg(pcapng) => {
-                    let take = |frame, data_at| take(&frame, at(data_at, ENHANCED_HEAD_BYTES));
                     pcapng.packets_before(rest, &mut self.ahead, usize::MAX, left, take).1
                 }
             };
@@ -132,9 +133,9 @@ impl Stretches for CaptureFiles {
         let from = stretch as usize * STRETCH_BYTES;
         let bytes = rest(&reader.source, from);
         let is_pcap = matches!(reader.format, Format::Pcap(_));
-        let ask = |pick: &Pick| match is_pcap {
-            true => Pcap::ask_for(bytes, pick.at as usize),
-            false => PcapNg::ask_for(bytes, pick.at as usize),
+        let ask = |pick: &Pick| {
+            let place = pick.at as usize;
+            if is_pcap { Pcap::ask_for(bytes, place) } else { PcapNg::ask_for(bytes, place) }
         };
         picks.iter().take(PICKS_AHEAD).for_each(ask);
         let mut ahead = picks.iter().skip(PICKS_AHEAD);

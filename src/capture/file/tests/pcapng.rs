@@ -55,6 +55,12 @@ impl Writer {
         self.block(6, &body)
     }
 
+    /// Of either of two interfaces, repeating `content`.
+    fn numbered(&mut self, number: usize, length: usize, content: &[u8]) -> &mut Self {
+        let data: Vec<u8> = content.iter().copied().cycle().take(length).collect();
+        self.enhanced(number as u32 % 2, 1 << 50 | number as u64, length as u32 + 4, &data)
+    }
+
     fn obsolete(&mut self, interface: u16, ticks: u64, wire: u32, data: &[u8]) -> &mut Self {
         let fields = [(ticks >> 32) as u32, ticks as u32, data.len() as u32, wire];
         let fields = fields.map(|field| self.u32(field)).concat();
@@ -103,8 +109,7 @@ pub(super) fn filled_ng(
     let mut writer = Writer::new(big);
     writer.interface(links[0], 0, &[]).interface(links[1], 0, &[(9, &[9])]);
     for (number, length) in lengths.enumerate() {
-        let data: Vec<u8> = content.iter().copied().cycle().take(length).collect();
-        writer.enhanced(number as u32 % 2, 1 << 50 | number as u64, length as u32 + 4, &data);
+        writer.numbered(number, length, content);
     }
     writer
 }
@@ -139,8 +144,7 @@ impl Odd {
             for (_, odd) in odd.iter().filter(|(at, _)| *at == number) {
                 odd.write(&mut writer);
             }
-            let data: Vec<u8> = content.iter().copied().cycle().take(length).collect();
-            writer.enhanced(number as u32 % 2, number as u64, length as u32, &data);
+            writer.numbered(number, length, content);
         }
         writer.bytes
     }
@@ -149,8 +153,7 @@ impl Odd {
         match self {
             Self::Custom(length) => writer.block(0xbad, &vec![6; length]),
             Self::Nested => {
-                let mut inner = Writer::new(writer.big);
-                inner.bytes.clear();
+                let mut inner = Writer { big: writer.big, bytes: Vec::new() };
                 inner.enhanced(0, 1, 300, &[1; 300]).enhanced(0, 2, 300, &[1; 300]);
                 writer.block(0xbad, &inner.bytes)
             }
