@@ -97,7 +97,8 @@ pub enum Inserted {
 /// Maps tags to slots.
 #[derive(Clone)]
 pub struct Table {
-    buckets: Box<[Bucket]>,
+    /// Each a [`Bucket`]: as integers that are zero their memory is the kernel's zeroes, and not written to before it is used.
+    buckets: Box<[u64]>,
     mask: u32,
     len: u32,
     max: u32,
@@ -108,7 +109,7 @@ impl Table {
     pub fn new(max: usize) -> Self {
         let max = max.clamp(1, 1 << 30);
         let len = (max + max / 2).next_power_of_two().max(4);
-        let mut buckets = vec![Bucket::EMPTY; len].into_boxed_slice();
+        let mut buckets = vec![Bucket::EMPTY.0; len].into_boxed_slice();
         ask_for_huge(&mut buckets);
         Self { buckets, mask: (len - 1) as u32, len: 0, max: max as u32 }
     }
@@ -125,13 +126,19 @@ impl Table {
 
     /// Forgets every entry.
     pub fn clear(&mut self) {
-        self.buckets.fill(Bucket::EMPTY);
+        self.buckets.fill(Bucket::EMPTY.0);
         self.len = 0;
     }
 
     #[inline]
     fn at(&self, index: u32) -> Bucket {
-        self.buckets[self.place(index)]
+        Bucket(self.buckets[self.place(index)])
+    }
+
+    #[inline]
+    fn put(&mut self, index: u32, bucket: Bucket) {
+        let place = self.place(index);
+        self.buckets[place] = bucket.0;
     }
 
     /// Where a bucket is: as many places as there are, without a check.
@@ -194,20 +201,21 @@ impl Table {
         for probe in 0..PROBES_MAX {
             let index = tag.wrapping_add(probe);
             if self.at(index).is_free() {
-                self.buckets[(index & self.mask) as usize] = Bucket::new(tag, slot);
+                self.put(index, Bucket::new(tag, slot));
                 self.len += 1;
                 return Inserted::Done;
             }
         }
-        let last = (tag.wrapping_add(PROBES_MAX - 1) & self.mask) as usize;
-        let old = std::mem::replace(&mut self.buckets[last], Bucket::new(tag, slot));
+        let last = tag.wrapping_add(PROBES_MAX - 1);
+        let old = self.at(last);
+        self.put(last, Bucket::new(tag, slot));
         Inserted::InPlaceOf(old.slot())
     }
 
     /// Has all of its memory touched, so that the kernel clears none of it while packets wait.
     pub fn touch(&mut self) {
         std::hint::black_box(&mut self.buckets);
-        self.buckets.fill(Bucket::EMPTY);
+        self.buckets.fill(Bucket::EMPTY.0);
         self.len = 0;
         std::hint::black_box(&mut self.buckets);
     }
@@ -244,18 +252,18 @@ impl Table {
             let next = gap.wrapping_add(shift);
             let bucket = self.at(next);
             if bucket.is_empty() {
-                self.buckets[(hole & self.mask) as usize] = Bucket::EMPTY;
+                self.put(hole, Bucket::EMPTY);
                 return;
             }
             let from_home = next.wrapping_sub(bucket.tag()) & self.mask;
             let from_hole = next.wrapping_sub(hole) & self.mask;
             if from_home >= from_hole {
                 let moved = if bucket.is_stone() { Bucket::stone(hole) } else { bucket };
-                self.buckets[(hole & self.mask) as usize] = moved;
+                self.put(hole, moved);
                 hole = next;
             }
         }
-        self.buckets[(hole & self.mask) as usize] = Bucket::stone(hole);
+        self.put(hole, Bucket::stone(hole));
     }
 }
 
@@ -336,7 +344,9 @@ mod tests {
         for slot in 0..len {
             assert_eq!(table.insert(slot, slot), Inserted::Done);
         }
-        let full = |table: &Table| table.buckets.iter().filter(|bucket| !bucket.is_empty()).count();
+        let full = |table: &Table| {
+            table.buckets.iter().filter(|&&bucket| bucket != Bucket::EMPTY.0).count()
+        };
         let before = full(&table);
         assert!(table.remove(0, len));
         assert_eq!((full(&table), table.len()), (before, before - 1), "a stone is left");
@@ -371,7 +381,7 @@ mod tests {
                 }
                 prop_assert_eq!(table.len(), oracle.len());
                 // Each stone is one bucket before its home, however often it moved.
-                for (index, bucket) in (0..).zip(&table.buckets).filter(|(_, bucket)| bucket.is_stone()) {
+                for (index, bucket) in (0..).zip(table.buckets.iter().copied().map(Bucket)).filter(|(_, bucket)| bucket.is_stone()) {
                     prop_assert_eq!(bucket.tag() & table.mask, (index + 1) & table.mask);
                 }
                 for tag in 0..40 {
