@@ -92,6 +92,8 @@ pub(super) struct Flows<K: TableKey> {
     /// The latest time seen.
     pub clock: Timestamp,
     pub counters: TrackerCounters,
+    /// Packets out of the common since somebody last looked.
+    pub uncommon: u32,
 }
 
 impl<K: TableKey> Flows<K> {
@@ -120,6 +122,7 @@ impl<K: TableKey> Flows<K> {
             emit_packets: config.emit_packets,
             clock: Timestamp::ZERO,
             counters: TrackerCounters::default(),
+            uncommon: 0,
         }
     }
 
@@ -259,7 +262,7 @@ impl<K: TableKey> Flows<K> {
         true
     }
 
-    /// Accounts any packet.
+    /// Accounts any packet, as one out of the common.
     #[inline(never)]
     fn account_any<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
@@ -267,6 +270,7 @@ impl<K: TableKey> Flows<K> {
         slot: u32,
         ears: &mut Ears<'_, O, S>,
     ) {
+        self.uncommon = self.uncommon.saturating_add(1);
         self.clock = self.clock.max(packet.clock);
         let found = if self.is(slot, &packet.key) {
             Some(slot)
