@@ -445,25 +445,26 @@ impl<K: TableKey> Flows<K> {
             self.evict(ears);
         }
         let tag = tag(packet.hash);
-        let mut entry = Entry::new(packet, tag);
-        if let Some(tcp) = &packet.tcp {
-            let mut extra = ExtraOf { extras: &mut self.extras, id: &mut entry.extra };
-            let length = packet.payload.wire;
-            let marks = entry.track.open(&mut extra, packet.end, tcp, length);
-            entry.mark(marks.iter(), packet.end);
-        }
         let slot = match self.free {
             NONE => {
                 // Within the capacity taken at start: a slot is free whenever the table is not full.
-                self.entries.push(entry);
+                self.entries.push(Entry::new(packet, tag));
                 (self.entries.len() - 1) as u32
             }
             slot => {
-                self.free = self.entries[slot as usize].tag;
-                self.entries[slot as usize] = entry;
+                let entry = &mut self.entries[slot as usize];
+                self.free = entry.tag;
+                *entry = Entry::new(packet, tag);
                 slot
             }
         };
+        if let Some(tcp) = &packet.tcp {
+            // In place: what was written by the byte and is copied at once waits for all that was written before it.
+            let entry = &mut self.entries[slot as usize];
+            let mut extra = ExtraOf { extras: &mut self.extras, id: &mut entry.extra };
+            let marks = entry.track.open(&mut extra, packet.end, tcp, packet.payload.wire);
+            entry.mark(marks.iter(), packet.end);
+        }
         if packet.key.is_wide()
             && let Some(wide) = self.wides.edit(slot)
         {

@@ -11,6 +11,8 @@ mod state;
 pub use sequence::Loss;
 pub use state::{Signal, TcpState};
 
+use std::mem::offset_of;
+
 use super::extra::ExtraOf;
 use super::history::Mark;
 use crate::decode::TcpHeader;
@@ -47,8 +49,9 @@ pub struct Track {
     window: [u16; 2],
     /// Marks already in the history.
     seen: [u16; 2],
-    bits: u16,
     flags: [TcpFlags; 2],
+    /// Not at a multiple of four bytes: there LLVM reads four of them where two were just written, and waits for all that was written before.
+    bits: u16,
     /// Window scales, four bits an end.
     scales: u8,
     state: TcpState,
@@ -58,6 +61,8 @@ pub struct Track {
     /// Initial sequence numbers, for odd moments only.
     isn: [u32; 2],
 }
+
+const _: () = assert!(!offset_of!(Track, bits).is_multiple_of(align_of::<Track>()));
 
 /// What a segment turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
