@@ -222,14 +222,12 @@ impl<N> Entry<N> {
     /// Appends what a common segment was the first of: a call, for a flow has four of them at most.
     #[inline(never)]
     pub fn mark_first(&mut self, mark: Mark, end: End) {
-        self.history.push(mark, end);
+        self.history = self.history.with([mark], end);
     }
 
     /// Appends to the history.
     pub fn mark(&mut self, marks: impl Iterator<Item = Mark>, end: End) {
-        for mark in marks {
-            self.history.push(mark, end);
-        }
+        self.history = self.history.with(marks, end);
     }
 }
 

@@ -5,6 +5,7 @@
 
 use super::stats::Totals;
 use super::tcp::Loss;
+use crate::prefetch::prefetch;
 
 /// What few flows ever have: losses, updates, ICMP errors, counts beyond 32 bits.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,6 +60,14 @@ impl Extras {
     pub fn get(&self, id: ExtraId) -> &Extra {
         let index = id.0 as usize;
         self.chunks.get(index / CHUNK).map_or(&NOTHING, |chunk| &chunk[index % CHUNK])
+    }
+
+    /// Asks for what a flow has, if it has one.
+    #[inline]
+    pub fn prefetch(&self, id: ExtraId) {
+        let extra = self.get(id);
+        prefetch(extra);
+        prefetch(&extra.icmp_errors);
     }
 
     fn at(&mut self, id: ExtraId) -> &mut Extra {

@@ -16,6 +16,7 @@ use super::entry::{
     is_skewed, nanos_or_many, touch,
 };
 use super::extra::{Extra, ExtraOf, Extras};
+use super::history::History;
 use super::key::TableKey;
 use super::observer::{FlowId, FlowObserver, Verdict};
 use super::packet::{Packet, Role};
@@ -455,15 +456,18 @@ impl<K: TableKey> Flows<K> {
                 let entry = &mut self.entries[slot as usize];
                 self.free = entry.tag;
                 *entry = Entry::new(packet, tag);
+                // What the next flow will have; it was freed a while ago.
+                self.prefetch_whole(self.free);
+                self.wheel.prefetch(self.free);
                 slot
             }
         };
         if let Some(tcp) = &packet.tcp {
-            // In place: what was written by the byte and is copied at once waits for all that was written before it.
+            // In place, and its history anew: what was just written cannot be read in other pieces before all that was written earlier.
             let entry = &mut self.entries[slot as usize];
             let mut extra = ExtraOf { extras: &mut self.extras, id: &mut entry.extra };
             let marks = entry.track.open(&mut extra, packet.end, tcp, packet.payload.wire);
-            entry.mark(marks.iter(), packet.end);
+            entry.history = History::default().with(marks.iter(), packet.end);
         }
         if packet.key.is_wide()
             && let Some(wide) = self.wides.edit(slot)

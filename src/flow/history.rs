@@ -96,30 +96,37 @@ impl History {
         u128::from_le_bytes(bytes)
     }
 
-    fn set(&mut self, packed: u128) {
-        self.packed.copy_from_slice(&packed.to_le_bytes()[..13]);
+    fn of(packed: u128) -> Self {
+        let [packed @ .., _, _, _] = packed.to_le_bytes();
+        Self { packed }
     }
 
-    /// Appends a mark by `end`; when full, nothing.
-    pub(crate) fn push(&mut self, mark: Mark, end: End) {
-        let packed = self.get();
-        let len = (128 - packed.leading_zeros()).div_ceil(BITS);
-        if len as usize >= Self::MAX_LETTERS {
-            return;
+    /// With marks by `end` appended, as many as fit.
+    ///
+    /// By value: what was just written to memory in other pieces than it is read in cannot be read before all that was written earlier.
+    #[must_use]
+    pub(crate) fn with(self, marks: impl IntoIterator<Item = Mark>, end: End) -> Self {
+        let mut packed = self.get();
+        for mark in marks {
+            let len = (128 - packed.leading_zeros()).div_ceil(BITS);
+            if len as usize >= Self::MAX_LETTERS {
+                break;
+            }
+            let from = if end == End::B && mark != Mark::Flipped { FROM_B } else { 0 };
+            packed |= u128::from(mark as u8 | from) << (len * BITS);
         }
-        let from = if end == End::B && mark != Mark::Flipped { FROM_B } else { 0 };
-        self.set(packed | u128::from(mark as u8 | from) << (len * BITS));
+        Self::of(packed)
     }
 
     /// Seen from the initiator: afterwards end A is who opened.
-    pub(crate) fn seen_from(mut self, initiator: End) -> Self {
+    pub(crate) fn seen_from(self, initiator: End) -> Self {
         if initiator == End::B {
             let mut packed = 0;
             for (index, code) in self.codes().enumerate() {
                 let turned = if code == FLIPPED { code } else { code ^ FROM_B };
                 packed |= u128::from(turned) << (index as u32 * BITS);
             }
-            self.set(packed);
+            return Self::of(packed);
         }
         self
     }
@@ -166,7 +173,7 @@ mod tests {
             (Mark::Data, End::A),
             (Mark::Flipped, End::B),
         ] {
-            history.push(mark, end);
+            history = history.with([mark], end);
         }
         assert_eq!(history.to_string(), "ShAD^");
         assert_eq!(history.seen_from(End::B).to_string(), "sHad^");
@@ -174,10 +181,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_left_out() {
-        let mut history = History::default();
-        for _ in 0..40 {
-            history.push(Mark::MultiFlag, End::B);
-        }
+        let history = History::default().with([Mark::MultiFlag; 40], End::B);
         assert_eq!(history.to_string(), "q".repeat(History::MAX_LETTERS));
     }
 }

@@ -157,7 +157,9 @@ impl<K: TableKey> Flows<K> {
             observer.prefetch(FlowId(slot));
         }
         for &slot in &due[..taken] {
-            self.table.prefetch(self.entries[slot as usize].tag);
+            let entry = &self.entries[slot as usize];
+            self.table.prefetch(entry.tag);
+            self.extras.prefetch(entry.extra);
             self.wides.prefetch(slot);
         }
         taken
