@@ -112,6 +112,12 @@ impl<E: FlowExtractor> FlowDriver<E> {
         self.tracker.drain_observed(&mut self.reassembler.watching(consumer), sink);
     }
 
+    /// The tracker, but for packets and ends, which the reassembler must hear of.
+    #[cfg(feature = "sensor")]
+    pub(crate) fn tracker_mut(&mut self) -> &mut FlowTracker<E> {
+        &mut self.tracker
+    }
+
     /// The tracker inside.
     pub fn tracker(&self) -> &FlowTracker<E> {
         &self.tracker

@@ -1,12 +1,14 @@
-//! Asking the kernel for huge pages: what finds a flow among a million is two or three cache misses, and in pages of 4 KiB each of
+//! Asking the kernel for huge pages, or for none: what finds a flow among a million is two or three cache misses, and in pages of 4 KiB each of
 //! them misses the TLB as well.
 //!
 //! Contract: changes no byte, and fails silently: where the kernel has none to give (or `transparent_hugepage` is `never`) pages stay
 //! small. Worth 17 % of a packet where a million flows live (bench/runs/2026-11-28-huge-pages); nothing where few do.
 #![allow(unsafe_code)]
 
-/// Smaller ones would not hold a huge page for certain.
-const BYTES_MIN: usize = 4 << 20;
+/// A huge page of most machines.
+pub(crate) const HUGE_BYTES: usize = 2 << 20;
+/// Smaller memory would not hold one for certain.
+const BYTES_MIN: usize = 2 * HUGE_BYTES;
 
 /// Room for `capacity` values, in huge pages where it takes enough and there are any.
 pub(crate) fn room<T>(capacity: usize) -> Vec<T> {
@@ -18,32 +20,53 @@ pub(crate) fn room<T>(capacity: usize) -> Vec<T> {
 /// Asks that what was not written to yet of this memory come in huge pages.
 pub(crate) fn ask_for_huge<T>(memory: &mut [T]) {
     if size_of_val(memory) >= BYTES_MIN {
-        advise(memory);
+        advise(memory, Size::Huge);
     }
 }
 
-/// `MADV_HUGEPAGE`, madvise(2).
+/// Asks that what was not written to yet of this memory come in small pages.
+pub(crate) fn ask_for_small<T>(memory: &mut [T]) {
+    advise(memory, Size::Small);
+}
+
+/// How many values before the first one that begins in the next huge page.
+pub(crate) fn to_huge<T>(memory: &[T]) -> usize {
+    let bytes = memory.as_ptr().cast::<u8>().align_offset(HUGE_BYTES);
+    bytes.div_ceil(size_of::<T>().max(1))
+}
+
+#[derive(Clone, Copy)]
+enum Size {
+    Huge,
+    Small,
+}
+
+/// `MADV_HUGEPAGE` or `MADV_NOHUGEPAGE`, madvise(2).
 #[cfg(target_os = "linux")]
-fn advise<T>(memory: &mut [T]) {
+fn advise<T>(memory: &mut [T], size: Size) {
     /// A multiple of every architecture's page; what is not aligned at either end stays in small ones.
     const ALIGN: usize = 64 << 10;
     let bytes = size_of_val(memory);
     let start = memory.as_mut_ptr().cast::<u8>();
     let skip = start.align_offset(ALIGN).min(bytes);
     let len = (bytes - skip) & !(ALIGN - 1);
+    let advice = match size {
+        Size::Huge => libc::MADV_HUGEPAGE,
+        Size::Small => libc::MADV_NOHUGEPAGE,
+    };
     // SAFETY:
     // - `skip` is no more than the bytes of the slice: the pointer stays within it or at its end.
-    // - MADV_HUGEPAGE is advice about a range of our address space and changes no byte of it; the range is within the slice, which
+    // - Both are advice about a range of our address space and change no byte of it; the range is within the slice, which
     //   nobody else has.
     unsafe {
         // Kernels without huge pages refuse.
-        let _ = libc::madvise(start.add(skip).cast(), len, libc::MADV_HUGEPAGE);
+        let _ = libc::madvise(start.add(skip).cast(), len, advice);
     }
 }
 
 /// Only Linux can be asked.
 #[cfg(not(target_os = "linux"))]
-fn advise<T>(_: &mut [T]) {}
+fn advise<T>(_: &mut [T], _: Size) {}
 
 #[cfg(test)]
 mod tests {
@@ -60,10 +83,22 @@ mod tests {
     }
 
     #[test]
+    fn the_next_huge_page_is_less_than_its_length_away() {
+        let memory = vec![[0u8; 48]; 3 * HUGE_BYTES / 48];
+        let page_of = |at: usize| memory[at].as_ptr().addr() / HUGE_BYTES;
+        for from in (0..HUGE_BYTES / 48).step_by(1001) {
+            let ahead = to_huge(&memory[from..]);
+            assert!(page_of(from + ahead) <= page_of(from) + 1);
+            assert!(ahead == 0 || page_of(from + ahead - 1) == page_of(from));
+        }
+    }
+
+    #[test]
     fn memory_of_any_size_and_place_keeps_its_bytes() {
         let mut memory: Vec<u32> = (0..3 << 20).collect();
         for (from, len) in [(0, 0), (0, 1), (1, 3 << 19), (5, (3 << 20) - 5), (0, 3 << 20)] {
             ask_for_huge(&mut memory[from..from + len]);
+            ask_for_small(&mut memory[from + len / 2..from + len]);
         }
         assert!((0..3 << 20).eq(memory));
     }

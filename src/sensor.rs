@@ -30,6 +30,7 @@ pub mod ledger;
 pub mod live;
 pub mod options;
 pub mod pace;
+pub mod pages;
 #[cfg(target_os = "linux")]
 pub mod ports;
 #[cfg(not(target_os = "linux"))]

@@ -151,9 +151,8 @@ mod tests {
             retransmitted: u32::MAX,
             out_of_order: u32::MAX,
         };
-        let mut history = History::default();
-        (0..History::MAX_LETTERS)
-            .for_each(|_| history.push(crate::flow::history::Mark::Syn, End::A));
+        let marks = [crate::flow::history::Mark::Syn; History::MAX_LETTERS];
+        let history = History::default().with(marks, End::A);
         let stats = FlowStats {
             first: Timestamp::ZERO,
             last: Timestamp::MAX,

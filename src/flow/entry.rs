@@ -80,6 +80,12 @@ pub fn touch<T: Copy>(slab: &mut Vec<T>) {
     std::hint::black_box(&mut *slab);
 }
 
+/// Writes to a place in such memory.
+pub fn touch_one<T: Copy>(place: &mut MaybeUninit<T>) {
+    *place = MaybeUninit::zeroed();
+    std::hint::black_box(place);
+}
+
 /// A flow. `N` is the narrow part of its key; pairs are indexed by [`End`].
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]

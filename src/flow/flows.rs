@@ -13,7 +13,7 @@ use super::by_slot::BySlot;
 use super::config::TrackerConfig;
 use super::entry::{
     Entry, NEVER, UNSET, coarse, coarse_duration, coarse_end, from_coarse, is_before_coarse,
-    is_skewed, nanos_or_many, touch,
+    is_skewed, nanos_or_many, touch, touch_one,
 };
 use super::extra::{Extra, ExtraOf, Extras};
 use super::history::History;
@@ -29,7 +29,7 @@ use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::frame::Frame;
 use crate::net::L4;
 use crate::obs::{Hooks, hook};
-use crate::pages::room;
+use crate::pages::{ask_for_small, room, to_huge};
 use crate::prefetch::prefetch;
 use crate::time::{Timestamp, duration_ns};
 use ending::over;
@@ -133,6 +133,25 @@ impl<K: TableKey> Flows<K> {
 
     pub fn max_flows(&self) -> usize {
         self.max_flows
+    }
+
+    /// The most flows that lived at once.
+    #[inline]
+    pub fn flows_most(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Touches the first huge page that no flow lies in yet; how many flows come before it.
+    pub fn touch_huge_page(&mut self) -> Option<usize> {
+        let ahead = to_huge(self.entries.spare_capacity_mut());
+        touch_one(self.entries.spare_capacity_mut().get_mut(ahead)?);
+        Some(ahead)
+    }
+
+    /// What begins so many flows from here is to come in small pages.
+    pub fn use_small_pages(&mut self, ahead: usize) {
+        ask_for_small(self.entries.spare_capacity_mut().get_mut(ahead..).unwrap_or_default());
+        self.wheel.use_small_pages(ahead);
     }
 
     /// The slot that probably has the key, or [`NONE`]: looks at buckets only.

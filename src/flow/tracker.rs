@@ -298,6 +298,26 @@ impl<E: FlowExtractor> FlowTracker<E> {
         true
     }
 
+    /// The most flows that lived at once since the start or the last drain: memory has been touched for so many.
+    #[inline]
+    pub fn flows_most(&self) -> usize {
+        self.flows.flows_most()
+    }
+
+    /// Touches the first huge page (2 MiB) in which no flow has lain yet, so that its memory comes now and not with a packet. Returns how many
+    /// more flows come before those that lie in it; `None`, with nothing done, when it is behind the table's end.
+    ///
+    /// How long it took tells whether huge pages are at hand: where a host has to give back their memory first, a table that grows is better
+    /// off [without](Self::use_small_pages).
+    pub fn touch_huge_page(&mut self) -> Option<usize> {
+        self.flows.touch_huge_page()
+    }
+
+    /// Has the memory for all flows but the next `ahead` come in small pages, as far as it was not touched; on Linux, elsewhere it does nothing.
+    pub fn use_small_pages(&mut self, ahead: usize) {
+        self.flows.use_small_pages(ahead);
+    }
+
     /// Changes how many flows may live, up to what memory was taken for; what is too many is evicted.
     pub fn set_max_flows<S: EventSink<E::Key>>(
         &mut self,

@@ -9,7 +9,7 @@
 //! within a class, what would have expired first.
 
 use super::entry::touch;
-use crate::pages::room;
+use crate::pages::{ask_for_small, room};
 use crate::prefetch::prefetch;
 use crate::time::Timestamp;
 
@@ -106,6 +106,11 @@ impl Wheel {
     /// Has all of its memory touched, so that the kernel clears none of it while packets wait.
     pub fn touch(&mut self) {
         touch(&mut self.links);
+    }
+
+    /// What is of slots that begin so many from here is to come in small pages.
+    pub fn use_small_pages(&mut self, ahead: usize) {
+        ask_for_small(self.links.spare_capacity_mut().get_mut(ahead..).unwrap_or_default());
     }
 
     /// Forgets every slot.

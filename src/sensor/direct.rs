@@ -29,6 +29,9 @@ pub trait Tracking {
     /// The flows.
     fn tracker(&self) -> &FlowTracker<ByFiveTuple>;
 
+    /// The same, for what is not packets.
+    fn tracker_mut(&mut self) -> &mut FlowTracker<ByFiveTuple>;
+
     /// What became of the streams' bytes, where there are any.
     fn streams(&self) -> Option<&ReassemblyCounters> {
         None
@@ -57,6 +60,10 @@ impl Tracking for FlowTracker<ByFiveTuple> {
     fn tracker(&self) -> &FlowTracker<ByFiveTuple> {
         self
     }
+
+    fn tracker_mut(&mut self) -> &mut FlowTracker<ByFiveTuple> {
+        self
+    }
 }
 
 impl Tracking for FlowDriver<ByFiveTuple> {
@@ -75,6 +82,10 @@ impl Tracking for FlowDriver<ByFiveTuple> {
 
     fn tracker(&self) -> &FlowTracker<ByFiveTuple> {
         self.tracker()
+    }
+
+    fn tracker_mut(&mut self) -> &mut FlowTracker<ByFiveTuple> {
+        self.tracker_mut()
     }
 
     fn streams(&self) -> Option<&ReassemblyCounters> {

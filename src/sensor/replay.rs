@@ -18,6 +18,7 @@ use super::input::{StoppableInput, Stopped};
 use super::ledger::Ledger;
 use super::options::{ReplayOptions, Speed};
 use super::pace::Pacer;
+use super::pages::Growing;
 use super::progress::Progress;
 use super::read::{Position, ReadEnd, ReadLoop};
 use super::run::{
@@ -149,12 +150,13 @@ fn read(
         server.set_readiness(Readiness::Reading);
     }
     let mut readings = Readings { first: Reading { reading: looping(0, pacer), capture }, others };
-    let tracker = || Ok(FlowTracker::new(options.extractor, options.worker_tracker())?);
+    let tracker =
+        || Ok(Growing::new(FlowTracker::new(options.extractor, options.worker_tracker())?));
     let end = if options.reassemble {
         let driver = || {
             let streams = options.worker_streams();
             let driver = FlowDriver::new(options.extractor, options.worker_tracker(), streams)?;
-            Ok(driver.with_emit_anomalies(true))
+            Ok(Growing::new(driver.with_emit_anomalies(true)))
         };
         readings.track(parts(options, board, driver)?, options, &pinning)?
     } else if is_steered {
@@ -201,9 +203,9 @@ impl Readings {
     }
 
     /// This thread reads for the workers.
-    fn steer(
+    fn steer<T: PacketTracking + Send + 'static>(
         &mut self,
-        workers: Vec<WorkerParts>,
+        workers: Vec<WorkerParts<T>>,
         options: &ReplayOptions,
         pinning: &Pinning,
     ) -> Result<ReadEnd, WorkerError> {

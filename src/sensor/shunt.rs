@@ -290,6 +290,10 @@ impl Tracking for ShuntTracker {
         &self.tracker
     }
 
+    fn tracker_mut(&mut self) -> &mut FlowTracker<ByFiveTuple> {
+        &mut self.tracker
+    }
+
     fn shunted(&self) -> ShuntCounts {
         self.shunting.counts
     }

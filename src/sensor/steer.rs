@@ -60,9 +60,9 @@ pub enum WorkerError {
 
 impl Steer {
     /// Starts one thread for each of `workers`, each pinned to its core.
-    pub fn start(
+    pub fn start<T: PacketTracking + Send + 'static>(
         ingest: Ingest<ByFiveTuple>,
-        workers: Vec<WorkerParts>,
+        workers: Vec<WorkerParts<T>>,
         pinning: &Pinning,
     ) -> Result<Self, WorkerError> {
         let is_live = workers.iter().all(|parts| parts.live.is_some());

@@ -280,6 +280,23 @@ fn more_packets_than_32_bits_count_are_counted() {
 }
 
 #[test]
+fn pages_that_were_touched_or_are_small_change_nothing() {
+    const FLOWS: usize = 80_000;
+    let mut talk = Talk::with(TrackerConfig { max_flows: FLOWS, ..TrackerConfig::default() });
+    let ahead = talk.tracker.touch_huge_page().unwrap();
+    talk.tracker.use_small_pages(ahead + 1);
+    talk.handshake();
+    assert_eq!((talk.tracker.flows_most(), talk.tracker.len()), (1, 1));
+    let (_, stats) = talk.only();
+    assert_eq!((stats.packets(), stats.history.to_string().as_str()), (3, "ShA"));
+    // Behind the end there is nothing to touch, nor to ask for.
+    let mut talk = Talk::with(TrackerConfig { max_flows: 1, ..TrackerConfig::default() });
+    talk.tracker.use_small_pages(usize::MAX);
+    talk.handshake();
+    assert_eq!(talk.tracker.touch_huge_page(), None);
+}
+
+#[test]
 fn memory_that_was_touched_changes_nothing() {
     let config = TrackerConfig { max_flows: 5000, touch_memory: true, ..TrackerConfig::default() };
     let mut talk = Talk::with(config);
