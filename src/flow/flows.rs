@@ -8,6 +8,7 @@ mod ending;
 mod merging;
 
 use std::hint::select_unpredictable;
+use std::ops::Range;
 
 use super::by_slot::BySlot;
 use super::config::TrackerConfig;
@@ -29,7 +30,7 @@ use crate::event::{AnomalyKind, EndReason, EventSink, FlowEvent};
 use crate::frame::Frame;
 use crate::net::L4;
 use crate::obs::{Hooks, hook};
-use crate::pages::{ask_for_small, room, to_huge};
+use crate::pages::{HUGE_BYTES, ask_for_small, room, to_huge};
 use crate::prefetch::prefetch;
 use crate::time::{Timestamp, duration_ns};
 use ending::over;
@@ -141,11 +142,12 @@ impl<K: TableKey> Flows<K> {
         self.entries.len()
     }
 
-    /// Touches the first huge page that no flow lies in yet; how many flows come before it.
-    pub fn touch_huge_page(&mut self) -> Option<usize> {
-        let ahead = to_huge(self.entries.spare_capacity_mut());
-        touch_one(self.entries.spare_capacity_mut().get_mut(ahead)?);
-        Some(ahead)
+    /// Touches the first huge page that no flow lies in yet; which of the flows to come will.
+    pub fn touch_huge_page(&mut self) -> Option<Range<usize>> {
+        let room = self.entries.spare_capacity_mut();
+        let ahead = to_huge(room);
+        touch_one(room.get_mut(ahead)?);
+        Some(ahead..ahead + HUGE_BYTES / size_of::<Entry<K::Narrow>>())
     }
 
     /// What begins so many flows from here is to come in small pages.

@@ -381,7 +381,8 @@ mod tests {
                 }
                 prop_assert_eq!(table.len(), oracle.len());
                 // Each stone is one bucket before its home, however often it moved.
-                for (index, bucket) in (0..).zip(table.buckets.iter().copied().map(Bucket)).filter(|(_, bucket)| bucket.is_stone()) {
+                let buckets = (0..).zip(table.buckets.iter().copied().map(Bucket));
+                for (index, bucket) in buckets.filter(|(_, bucket)| bucket.is_stone()) {
                     prop_assert_eq!(bucket.tag() & table.mask, (index + 1) & table.mask);
                 }
                 for tag in 0..40 {

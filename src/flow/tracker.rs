@@ -1,5 +1,7 @@
 //! [`FlowTracker`]: frames with their times in, events out.
 
+use std::ops::Range;
+
 use super::config::{ConfigError, TrackerConfig};
 use super::extract::FlowExtractor;
 use super::flows::{Ears, Flows};
@@ -304,16 +306,16 @@ impl<E: FlowExtractor> FlowTracker<E> {
         self.flows.flows_most()
     }
 
-    /// Touches the first huge page (2 MiB) in which no flow has lain yet, so that its memory comes now and not with a packet. Returns how many
-    /// more flows come before those that lie in it; `None`, with nothing done, when it is behind the table's end.
+    /// Touches the first huge page (2 MiB) in which no flow has lain yet, so that its memory comes now and not with a packet. Returns which of
+    /// the flows to come will lie in it, the next one being 0; `None`, with nothing done, when it is behind the table's end.
     ///
     /// How long it took tells whether huge pages are at hand: where a host has to give back their memory first, a table that grows is better
     /// off [without](Self::use_small_pages).
-    pub fn touch_huge_page(&mut self) -> Option<usize> {
+    pub fn touch_huge_page(&mut self) -> Option<Range<usize>> {
         self.flows.touch_huge_page()
     }
 
-    /// Has the memory for all flows but the next `ahead` come in small pages, as far as it was not touched; on Linux, elsewhere it does nothing.
+    /// Has the memory for all flows but the next `ahead` ones come in small pages, as far as it was not touched yet. Only Linux can be asked.
     pub fn use_small_pages(&mut self, ahead: usize) {
         self.flows.use_small_pages(ahead);
     }

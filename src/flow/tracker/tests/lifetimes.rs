@@ -283,8 +283,9 @@ fn more_packets_than_32_bits_count_are_counted() {
 fn pages_that_were_touched_or_are_small_change_nothing() {
     const FLOWS: usize = 80_000;
     let mut talk = Talk::with(TrackerConfig { max_flows: FLOWS, ..TrackerConfig::default() });
-    let ahead = talk.tracker.touch_huge_page().unwrap();
-    talk.tracker.use_small_pages(ahead + 1);
+    let page = talk.tracker.touch_huge_page().unwrap();
+    assert_eq!(page.len(), 2 << 20 >> 7, "entries of 128 bytes");
+    talk.tracker.use_small_pages(page.start + 1);
     talk.handshake();
     assert_eq!((talk.tracker.flows_most(), talk.tracker.len()), (1, 1));
     let (_, stats) = talk.only();
