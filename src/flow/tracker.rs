@@ -19,7 +19,7 @@ use crate::time::Timestamp;
 /// Frames or packets that are looked up together, so that their cache misses overlap.
 const BATCH: usize = 128;
 /// Packets of which the same is asked for before the next thing is done.
-const STEP: usize = 32;
+const STEP: usize = 16;
 /// Where fewer packets of a batch than this were out of the common, nothing is asked for that only such ones change.
 const UNCOMMON_MIN: u32 = 3;
 /// What one call of [`FlowTracker::handle_timeout`] may spend on due flows: 64 of them end, or 128 are put back.
@@ -164,11 +164,8 @@ impl<E: FlowExtractor> FlowTracker<E> {
         let mut ears = Ears { frames, observer, sink, hooks: &mut self.hooks };
         for packets in packets.chunks(BATCH) {
             let mut clock = flows.clock;
-            // All buckets are asked for at once; then a step ahead entries, and what else a packet will change; the packets in
+            // A step ahead buckets are asked for, then entries, and what else a packet will change; the packets in
             // their order come last, when all of it is there.
-            for packet in packets {
-                flows.prefetch_bucket(packet.hash);
-            }
             let are_common = std::mem::take(&mut flows.uncommon) < UNCOMMON_MIN;
             let mut found = [NONE; BATCH];
             let steps = packets.len().div_ceil(STEP);
@@ -176,7 +173,11 @@ impl<E: FlowExtractor> FlowTracker<E> {
                 let from = (number * STEP).min(packets.len());
                 from..(from + STEP).min(packets.len())
             };
-            for number in 0..=steps {
+            for number in 0..steps + 2 {
+                for packet in &packets[step(number)] {
+                    flows.prefetch_bucket(packet.hash);
+                }
+                let Some(number) = number.checked_sub(1) else { continue };
                 for (slot, packet) in found[step(number)].iter_mut().zip(&packets[step(number)]) {
                     *slot = flows.peek(packet.hash);
                     flows.prefetch_entry(*slot, packet);
