@@ -175,16 +175,20 @@ done
 instructions() { # program, file, flows
     rm -f "$work"/*.jsonl
     valgrind --tool=callgrind --callgrind-out-file=/dev/null "$1" replay "$2" --output "jsonl:$work/counted.jsonl" \
-        --max-flows "$3" --workers 1 2>&1 | sed -n 's/.*Collected : //p'
+        --max-flows "$3" --workers 1 >"$work/counted.log" 2>&1 ||
+        { cat "$work/counted.log" >&2; die "instructions of $2 cannot be counted"; }
+    sed -n 's/.*Collected : //p' "$work/counted.log"
 }
 
 # The same without what a run of the first frame alone takes.
 instructions_of_frames() { # program, file, flows
-    local length
+    local length whole one
     # The file's header and one record, whose captured length is in the third word of its header.
     length=$(od -An -tu4 -j 32 -N 4 "$2")
     head -c $((24 + 16 + length)) "$2" >"$work/one.pcap"
-    echo $(($(instructions "$1" "$2" "$3") - $(instructions "$1" "$work/one.pcap" "$3")))
+    whole=$(instructions "$1" "$2" "$3") || exit
+    one=$(instructions "$1" "$work/one.pcap" "$3") || exit
+    echo $((whole - one))
 }
 
 # Processor time that a process had so far, in ticks.
