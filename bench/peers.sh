@@ -6,8 +6,8 @@
 #
 # Every tool reads the same file from the page cache, where it is read anew before the first run, pinned to
 # one core with all its threads, and writes its records to the same disk; tools take turns, N runs each (one that takes
-# more than 20 seconds runs once), and the median counts. The time is that of the whole process, but for pmacctd, which sleeps for
-# seconds: there it is the processor's time. A tool that is not installed, fails, or takes five minutes is left out and named.
+# more than 20 seconds runs once), and the median counts. The time is that of the whole process and of nothing else (`bench/timed.rs`), but for
+# pmacctd, which sleeps for seconds: there it is the processor's time. A tool that is not installed, fails, or takes five minutes is left out and named.
 #
 #   --data DIR     where the workloads are, or are made (default bench/data)
 #   --runs N       runs of each tool on each workload (default 5)
@@ -69,7 +69,7 @@ TOML
 if [ "$install" = yes ]; then
     [ "$(id -u)" = 0 ] || die "--install wants root"
     apt-get -qq update
-    for package in time tcpdump nfdump softflowd argus-server pmacct libndpi-bin suricata/bookworm-backports suricata \
+    for package in tcpdump nfdump softflowd argus-server pmacct libndpi-bin suricata/bookworm-backports suricata \
         ipfixprobe yaf zeek tshark; do
         DEBIAN_FRONTEND=noninteractive apt-get -qq -y --no-install-recommends install "$package" >/dev/null 2>&1 ||
             echo "peers.sh: apt-get has no $package here" >&2
@@ -78,11 +78,10 @@ if [ "$install" = yes ]; then
         echo "peers.sh: pip has no nfstream here (python3-venv is needed)" >&2
     install_crate || echo "peers.sh: cargo has no flowscope-crate here" >&2
 fi
-[ -x /usr/bin/time ] || die "GNU time is missing: apt-get install time"
 command -v taskset >/dev/null || die "taskset is missing: apt-get install util-linux"
 
 cd "$root"
-cargo build --quiet --release --features sensor --bin flowscope --example generate --example instructions
+cargo build --quiet --release --features sensor --bin flowscope --example generate --example instructions --example timed
 target=${CARGO_TARGET_DIR:-$root/target}/release
 mkdir -p "$data" "$out"
 for workload in A B C; do
@@ -238,22 +237,19 @@ for peer in $peers; do
 done
 
 measure() { # workload, tool, run
-    local packets begin end micros rss user system
+    local packets micros rss user system
     dir=$work/out
     rm -rf "$dir"
     mkdir "$dir"
     command_of "$2" "$1"
     packets=$(known "$1" packets)
-    begin=${EPOCHREALTIME/./}
-    if ! timeout "$hopeless" taskset -c "$core" /usr/bin/time -o "$work/time" -f "%M %U %S" "${command[@]}" \
+    if ! timeout "$hopeless" "$target/examples/timed" "$core" "$work/time" "${command[@]}" \
         >"$work/stdout" 2>"$work/stderr"; then
         echo "peers.sh: $2 failed on $1:" >&2
         tail -n 5 "$work/stderr" >&2
         return 1
     fi
-    end=${EPOCHREALTIME/./}
-    micros=$((end - begin))
-    read -r rss user system < <(tail -n 1 "$work/time")
+    read -r micros rss user system <"$work/time"
     if [ "$2" = pmacctd ]; then
         micros=$(awk -v u="$user" -v s="$system" 'BEGIN { printf "%.0f", (u + s) * 1e6 }')
     fi
