@@ -60,6 +60,8 @@ mod unpack;
 ))]
 pub use range::OutOfRange;
 
+pub use ahead::Upcoming;
+
 use std::io;
 
 use crate::frame::Frame;
@@ -85,6 +87,17 @@ pub trait Capture {
         &mut self,
         f: impl FnOnce(&[Frame<'_>]) -> R,
     ) -> Result<Option<R>, CaptureError>;
+
+    /// The same; `f` can have memory asked for what comes next while it works.
+    ///
+    /// # Errors
+    /// As [`with_batch`](Self::with_batch).
+    fn with_batch_and_next<R>(
+        &mut self,
+        f: impl FnOnce(&[Frame<'_>], &mut Upcoming<'_>) -> R,
+    ) -> Result<Option<R>, CaptureError> {
+        self.with_batch(|frames| f(frames, &mut Upcoming::default()))
+    }
 }
 
 /// Why frames could not be read.

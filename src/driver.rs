@@ -66,7 +66,19 @@ impl<E: FlowExtractor> FlowDriver<E> {
         consumer: &mut C,
         sink: &mut S,
     ) {
-        self.tracker.process_observed(frames, &mut self.reassembler.watching(consumer), sink);
+        self.process_meanwhile(frames, consumer, sink, &mut |_| ());
+    }
+
+    /// The same with [`meanwhile`](FlowTracker::process_meanwhile).
+    pub fn process_meanwhile<C: StreamSink<E::Key>, S: EventSink<E::Key>>(
+        &mut self,
+        frames: &[Frame<'_>],
+        consumer: &mut C,
+        sink: &mut S,
+        meanwhile: &mut impl FnMut(usize),
+    ) {
+        let mut watching = self.reassembler.watching(consumer);
+        self.tracker.process_meanwhile(frames, &mut watching, sink, meanwhile);
     }
 
     /// The same of packets that an [`Ingest`](crate::flow::ingest::Ingest) made of `frames` elsewhere.

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use crossbeam_utils::CachePadded;
 use flowscope::capture::stretch::{Pick, Picks, Scout, Stretches};
-use flowscope::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
+use flowscope::capture::{BATCH_FRAMES_MAX, Capture, CaptureError, Upcoming};
 use flowscope::export::sink::{Opened, WrittenBy};
 use flowscope::export::{RecordWriter, Sink, WhenFull};
 use flowscope::flow::ingest::Ingest;
@@ -281,9 +281,9 @@ impl Scout for Teller<'_> {
 struct Flushed(Steer, usize);
 
 impl Stage for Flushed {
-    fn frames(&mut self, frames: &[Frame<'_>]) {
+    fn frames(&mut self, frames: &[Frame<'_>], upcoming: &mut Upcoming<'_>) {
         self.1 = frames.len();
-        self.0.frames(frames);
+        self.0.frames(frames, upcoming);
     }
 
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {

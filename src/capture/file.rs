@@ -10,7 +10,7 @@ mod stretches;
 use std::io;
 use std::path::Path;
 
-use super::ahead::Ahead;
+use super::ahead::{Ahead, Upcoming};
 use super::merge::Merge;
 use super::pcap::{HEADER_BYTES, Pcap, Stop};
 use super::pcapng::PcapNg;
@@ -205,7 +205,7 @@ impl CaptureFiles {
     fn batch_of_one<R, const BOUNDED: bool>(
         &mut self,
         left: usize,
-        f: impl FnOnce(&[Frame<'_>]) -> R,
+        f: impl FnOnce(&[Frame<'_>], &mut Upcoming<'_>) -> R,
     ) -> Result<Option<R>, CaptureError> {
         let [reader] = self.readers.as_mut_slice() else { return self.told() };
         while reader.is_open() {
@@ -220,7 +220,8 @@ impl CaptureFiles {
             };
             reader.at += used;
             if !frames.is_empty() {
-                let result = f(&frames);
+                let rest = rest(source, reader.at);
+                let result = f(&frames, &mut Upcoming::new(ahead, format, rest));
                 self.frames += frames.len() as u64;
                 self.scratch = recycled(frames);
                 return Ok(Some(result));
@@ -256,12 +257,19 @@ impl Capture for CaptureFiles {
         &mut self,
         f: impl FnOnce(&[Frame<'_>]) -> R,
     ) -> Result<Option<R>, CaptureError> {
+        self.with_batch_and_next(|frames, _| f(frames))
+    }
+
+    fn with_batch_and_next<R>(
+        &mut self,
+        f: impl FnOnce(&[Frame<'_>], &mut Upcoming<'_>) -> R,
+    ) -> Result<Option<R>, CaptureError> {
         if let Some(merge) = &mut self.merge {
             merge.refill(&mut self.readers);
             let mut frames = recycled(std::mem::take(&mut self.scratch));
             merge.take(&self.readers, &mut frames);
             if !frames.is_empty() {
-                let result = f(&frames);
+                let result = f(&frames, &mut Upcoming::default());
                 self.frames += frames.len() as u64;
                 self.scratch = recycled(frames);
                 return Ok(Some(result));
@@ -301,7 +309,7 @@ pub(super) struct FileReader {
     end: End,
 }
 
-enum Format {
+pub(super) enum Format {
     Pcap(Pcap),
     PcapNg(Box<PcapNg>),
 }

@@ -17,7 +17,7 @@ use memmap2::Mmap;
 use super::cached;
 
 /// How much is made ready at a time: one system call, and no page faults in between.
-const WINDOW_BYTES: usize = 1 << 20;
+const WINDOW_BYTES: usize = 2 << 20;
 /// More is made ready when so much of it is left.
 pub(super) const MARGIN_BYTES: usize = WINDOW_BYTES / 2;
 /// So much is let go of at a time: it interrupts every core that has a view.

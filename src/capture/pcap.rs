@@ -13,7 +13,7 @@ use super::file::Interface;
 use super::trails::Records;
 use super::{BrokenReason, FRAME_BYTES_MAX};
 use crate::frame::{Frame, LinkType};
-use crate::prefetch::prefetch_ends;
+use crate::prefetch::prefetch_early_ends;
 use crate::time::Timestamp;
 
 /// Length of the file's header in bytes.
@@ -153,9 +153,7 @@ impl Pcap {
         } else {
             self.records(bytes, ahead, max, least, u32::from_le_bytes, take)
         };
-        if let Some(trails) = &mut ahead.trails {
-            trails.judge(count, used);
-        }
+        ahead.judge(count, used);
         (used, stop)
     }
 
@@ -351,7 +349,7 @@ impl Records for Pcap {
 
     #[inline(always)]
     fn ask_for(bytes: &[u8], place: usize) {
-        prefetch_ends::<LOOKED_AT_BYTES>(bytes.get(place..).unwrap_or_default());
+        prefetch_early_ends::<LOOKED_AT_BYTES>(bytes.get(place..).unwrap_or_default());
     }
 }
 

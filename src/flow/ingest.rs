@@ -19,6 +19,10 @@ use crate::time::{Timestamp, duration_ns};
 
 /// Headers of a frame are fetched so many frames ahead.
 const FRAMES_AHEAD: usize = 8;
+/// So many frames are looked at before what else there is to do goes on.
+const FRAMES_A_CALL: usize = 8;
+/// What looking at a frame is of all that is done for it, in eighths.
+const EIGHTHS: usize = 3;
 
 /// Frames that are no further apart on average are close.
 const CLOSE_BYTES: usize = 96;
@@ -92,17 +96,37 @@ impl<E: FlowExtractor> Ingest<E> {
 
     /// Gives the packets of `frames` to `packets`; [`Packet::frame`] counts from 0 in `frames`.
     pub fn batch<P: PacketSink<E::Key>>(&mut self, frames: &[Frame<'_>], packets: &mut P) {
+        self.batch_meanwhile(frames, packets, &mut |_| ());
+    }
+
+    /// The same; [`meanwhile`](crate::FlowTracker::process_meanwhile) is called every few frames.
+    pub fn batch_meanwhile<P: PacketSink<E::Key>>(
+        &mut self,
+        frames: &[Frame<'_>],
+        packets: &mut P,
+        meanwhile: &mut impl FnMut(usize),
+    ) {
+        let all = frames.iter().enumerate().inspect(|(index, _)| {
+            if index % FRAMES_A_CALL == 0 {
+                meanwhile(FRAMES_A_CALL * EIGHTHS);
+            }
+        });
         if are_close(frames) {
-            self.each(frames.iter().enumerate().map(whole), packets);
+            self.each(all.map(whole), packets);
         } else {
-            self.batch_far(frames, packets);
+            self.batch_far(frames, all, packets);
         }
     }
 
     /// The same of frames that the processor does not fetch by itself. A call: what it asks costs 2 % where they are at hand.
     #[inline(never)]
-    fn batch_far<P: PacketSink<E::Key>>(&mut self, frames: &[Frame<'_>], packets: &mut P) {
-        let all = frames.iter().enumerate().inspect(|(index, _)| {
+    fn batch_far<'a, 'f: 'a, P: PacketSink<E::Key>>(
+        &mut self,
+        frames: &'a [Frame<'f>],
+        all: impl Iterator<Item = (usize, &'a Frame<'f>)>,
+        packets: &mut P,
+    ) {
+        let all = all.inspect(|(index, _)| {
             if let Some(later) = frames.get(index + FRAMES_AHEAD) {
                 prefetch_ends::<HEADERS_BYTES>(later.data);
             }

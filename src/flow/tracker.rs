@@ -22,6 +22,8 @@ const BATCH: usize = 128;
 const STEP: usize = 16;
 /// Where fewer packets of a batch than this were out of the common, nothing is asked for that only such ones change.
 const UNCOMMON_MIN: u32 = 3;
+/// What accounting a packet is of all that is done for it, in eighths.
+const EIGHTHS: usize = 5;
 /// What one call of [`FlowTracker::handle_timeout`] may spend on due flows: 64 of them end, or 128 are put back.
 const EXPIRE_BATCH: usize = 128;
 
@@ -117,15 +119,28 @@ impl<E: FlowExtractor> FlowTracker<E> {
         observer: &mut O,
         sink: &mut S,
     ) {
+        self.process_meanwhile(frames, observer, sink, &mut |_| ());
+    }
+
+    /// [`process_observed`](Self::process_observed), during which `meanwhile` is called every few frames, with how much of the work
+    /// on them was done or is about to be, in eighths of that on a frame. So memory is best asked for what comes next, as by
+    /// `capture::Upcoming::ask`: it answers while frames are worked on, and what is asked for at once is waited for.
+    pub fn process_meanwhile<O: FlowObserver<E::Key>, S: EventSink<E::Key>>(
+        &mut self,
+        frames: &[Frame<'_>],
+        observer: &mut O,
+        sink: &mut S,
+        meanwhile: &mut impl FnMut(usize),
+    ) {
         for frames in frames.chunks(BATCH) {
             let mut packets = std::mem::take(&mut self.packets);
             let unmatched = self.ingest.counters().unmatched;
-            self.ingest.batch(frames, &mut packets);
+            self.ingest.batch_meanwhile(frames, &mut packets, meanwhile);
             let unmatched = self.ingest.counters().unmatched - unmatched;
             if unmatched > 0 {
                 hook!(self.hooks.unmatched(unmatched));
             }
-            self.account(&packets, frames, observer, sink);
+            self.account(&packets, frames, observer, sink, meanwhile);
             packets.clear();
             self.packets = packets;
         }
@@ -149,7 +164,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         observer: &mut O,
         sink: &mut S,
     ) {
-        self.account(packets, frames, observer, sink);
+        self.account(packets, frames, observer, sink, &mut |_| ());
     }
 
     fn account<O: FlowObserver<E::Key>, S: EventSink<E::Key>>(
@@ -158,6 +173,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         frames: &[Frame<'_>],
         observer: &mut O,
         sink: &mut S,
+        meanwhile: &mut impl FnMut(usize),
     ) {
         let flows = &mut self.flows;
         let counted = (flows.counters.packets, flows.counters.bytes);
@@ -186,6 +202,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
                 let Some(number) = number.checked_sub(1) else { continue };
                 let found = &found[step(number)];
                 let packets = &packets[step(number)];
+                meanwhile(packets.len() * EIGHTHS);
                 if !are_common {
                     for (slot, packet) in found.iter().zip(packets) {
                         flows.prefetch_timer(*slot, packet);
@@ -232,7 +249,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
         let mut packets = std::mem::take(&mut self.packets);
         self.ingest.handle_timeout(now, &mut packets);
         if !packets.is_empty() {
-            self.account(&packets, &[], observer, sink);
+            self.account(&packets, &[], observer, sink, &mut |_| ());
             packets.clear();
         }
         self.packets = packets;
@@ -255,7 +272,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
     ) {
         let mut packets = std::mem::take(&mut self.packets);
         self.ingest.drain(&mut packets);
-        self.account(&packets, &[], observer, sink);
+        self.account(&packets, &[], observer, sink, &mut |_| ());
         packets.clear();
         self.packets = packets;
         let mut ears = Ears { frames: &[], observer, sink, hooks: &mut self.hooks };

@@ -7,6 +7,7 @@ use crossbeam_utils::CachePadded;
 use super::read::Stage;
 use super::shard::{ReaderFigures, WorkerFigures, WorkerShard};
 use super::shunt::ShuntCounts;
+use crate::capture::Upcoming;
 use crate::driver::FlowDriver;
 use crate::export::RecordWriter;
 use crate::flow::{ByFiveTuple, FlowKey, FlowTracker, Packet};
@@ -17,8 +18,13 @@ use crate::time::Timestamp;
 /// What tracks: a tracker, or a driver, whose streams are put together and thrown away, for what is
 /// learnt of their gaps.
 pub trait Tracking {
-    /// Takes frames, in order.
-    fn process(&mut self, frames: &[Frame<'_>], records: &mut RecordWriter);
+    /// Takes frames, in order, after which others come.
+    fn process(
+        &mut self,
+        frames: &[Frame<'_>],
+        upcoming: &mut Upcoming<'_>,
+        records: &mut RecordWriter,
+    );
 
     /// Ends what is due; `true` when more is.
     fn handle_timeout(&mut self, now: Timestamp, records: &mut RecordWriter) -> bool;
@@ -45,8 +51,13 @@ pub trait Tracking {
 
 impl Tracking for FlowTracker<ByFiveTuple> {
     #[inline]
-    fn process(&mut self, frames: &[Frame<'_>], records: &mut RecordWriter) {
-        self.process(frames, records);
+    fn process(
+        &mut self,
+        frames: &[Frame<'_>],
+        upcoming: &mut Upcoming<'_>,
+        records: &mut RecordWriter,
+    ) {
+        self.process_meanwhile(frames, &mut (), records, &mut |eighths| upcoming.ask(eighths));
     }
 
     fn handle_timeout(&mut self, now: Timestamp, records: &mut RecordWriter) -> bool {
@@ -68,8 +79,13 @@ impl Tracking for FlowTracker<ByFiveTuple> {
 
 impl Tracking for FlowDriver<ByFiveTuple> {
     #[inline]
-    fn process(&mut self, frames: &[Frame<'_>], records: &mut RecordWriter) {
-        self.process(frames, &mut (), records);
+    fn process(
+        &mut self,
+        frames: &[Frame<'_>],
+        upcoming: &mut Upcoming<'_>,
+        records: &mut RecordWriter,
+    ) {
+        self.process_meanwhile(frames, &mut (), records, &mut |eighths| upcoming.ask(eighths));
     }
 
     fn handle_timeout(&mut self, now: Timestamp, records: &mut RecordWriter) -> bool {
@@ -183,8 +199,8 @@ impl<T: Tracking> Direct<T> {
 
 impl<T: Tracking> Stage for Direct<T> {
     #[inline]
-    fn frames(&mut self, frames: &[Frame<'_>]) {
-        self.tracking.process(frames, &mut self.records);
+    fn frames(&mut self, frames: &[Frame<'_>], upcoming: &mut Upcoming<'_>) {
+        self.tracking.process(frames, upcoming, &mut self.records);
     }
 
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {

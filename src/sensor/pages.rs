@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::direct::{PacketTracking, Tracking};
 use super::shunt::ShuntCounts;
+use crate::capture::Upcoming;
 use crate::export::RecordWriter;
 use crate::flow::{ByFiveTuple, FlowKey, FlowTracker, Packet};
 use crate::frame::Frame;
@@ -83,9 +84,14 @@ fn touch_timed(tracker: &mut FlowTracker<ByFiveTuple>) -> (Option<Range<usize>>,
 
 impl<T: Tracking> Tracking for Growing<T> {
     #[inline]
-    fn process(&mut self, frames: &[Frame<'_>], records: &mut RecordWriter) {
+    fn process(
+        &mut self,
+        frames: &[Frame<'_>],
+        upcoming: &mut Upcoming<'_>,
+        records: &mut RecordWriter,
+    ) {
         self.look();
-        self.tracking.process(frames, records);
+        self.tracking.process(frames, upcoming, records);
     }
 
     fn handle_timeout(&mut self, now: Timestamp, records: &mut RecordWriter) -> bool {
@@ -166,7 +172,7 @@ mod tests {
         for flow in 0..flows as u32 {
             frame[26..30].copy_from_slice(&flow.to_be_bytes());
             let before = growing.next;
-            growing.process(&[frame_of(&frame)], &mut records);
+            growing.process(&[frame_of(&frame)], &mut Upcoming::default(), &mut records);
             if growing.next != before {
                 looks.push(flow as usize);
             }

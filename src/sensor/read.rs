@@ -16,15 +16,15 @@ use super::stop::Stop;
 use crate::capture::filter::Filter;
 use crate::capture::live::DropReason;
 use crate::capture::stretch::Tally;
-use crate::capture::{BATCH_FRAMES_MAX, Capture, CaptureError};
+use crate::capture::{BATCH_FRAMES_MAX, Capture, CaptureError, Upcoming};
 use crate::export::sink::SinkHandle;
 use crate::frame::{Frame, LinkType};
 use crate::time::Timestamp;
 
 /// What follows the reading loop.
 pub trait Stage {
-    /// Takes frames, in order.
-    fn frames(&mut self, frames: &[Frame<'_>]);
+    /// Takes frames, in order, after which others come.
+    fn frames(&mut self, frames: &[Frame<'_>], upcoming: &mut Upcoming<'_>);
 
     /// The capture's clock stands at `now`: timers run, figures are published.
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures);
@@ -233,7 +233,7 @@ impl ReadLoop {
         capture: &mut C,
         stage: &mut S,
     ) -> Result<Option<()>, CaptureError> {
-        capture.with_batch(|frames| self.batch(frames, stage))
+        capture.with_batch_and_next(|frames, upcoming| self.batch(frames, upcoming, stage))
     }
 
     /// The latest time seen.
@@ -294,13 +294,18 @@ impl ReadLoop {
     }
 
     /// Hands on frames that are due.
-    pub(super) fn batch<S: Stage>(&mut self, frames: &[Frame<'_>], stage: &mut S) {
+    pub(super) fn batch<S: Stage>(
+        &mut self,
+        frames: &[Frame<'_>],
+        upcoming: &mut Upcoming<'_>,
+        stage: &mut S,
+    ) {
         self.is_idle = frames.is_empty();
         let room = usize::try_from(self.until - self.frames()).unwrap_or(usize::MAX);
         let (frames, beyond) = frames.split_at(room.min(frames.len()));
         self.figures.not_due += beyond.len() as u64;
         if self.pacer.is_none() {
-            return self.due(frames, stage);
+            return self.due(frames, upcoming, stage);
         }
         let mut rest = frames;
         while let Some(next) = rest.first() {
@@ -310,7 +315,7 @@ impl ReadLoop {
             let (due, later) = rest.split_at(ready);
             rest = later;
             if !due.is_empty() {
-                self.due(due, stage);
+                self.due(due, upcoming, stage);
                 continue;
             }
             stage.flush();
@@ -325,9 +330,9 @@ impl ReadLoop {
     }
 
     /// Frames whose time has come.
-    fn due<S: Stage>(&mut self, frames: &[Frame<'_>], stage: &mut S) {
+    fn due<S: Stage>(&mut self, frames: &[Frame<'_>], upcoming: &mut Upcoming<'_>, stage: &mut S) {
         self.tally(frames);
-        let Some(filter) = &self.filter else { return stage.frames(frames) };
+        let Some(filter) = &self.filter else { return stage.frames(frames, upcoming) };
         let Some(&first) = frames.first() else { return };
         let mut kept = [first; BATCH_FRAMES_MAX];
         for frames in frames.chunks(BATCH_FRAMES_MAX) {
@@ -341,7 +346,7 @@ impl ReadLoop {
                     self.figures.filtered_bytes += u64::from(frame.wire_len);
                 }
             }
-            stage.frames(&kept[..len]);
+            stage.frames(&kept[..len], upcoming);
         }
     }
 
@@ -429,7 +434,7 @@ mod tests {
     struct Told(Vec<u64>);
 
     impl Stage for Told {
-        fn frames(&mut self, _: &[Frame<'_>]) {}
+        fn frames(&mut self, _: &[Frame<'_>], _: &mut Upcoming<'_>) {}
 
         fn tick(&mut self, now: Timestamp, _: &mut ReaderFigures) {
             self.0.push(now.as_nanos() / 1_000_000_000);

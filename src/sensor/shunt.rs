@@ -20,6 +20,7 @@ use std::time::{Duration, Instant};
 use foldhash::fast::SeedableRandomState;
 
 use super::direct::Tracking;
+use crate::capture::Upcoming;
 use crate::capture::shunt::{SHUNTS_MAX, ShuntPorts};
 use crate::event::{EndReason, EventSink};
 use crate::export::RecordWriter;
@@ -271,8 +272,14 @@ impl ShuntTracker {
 }
 
 impl Tracking for ShuntTracker {
-    fn process(&mut self, frames: &[Frame<'_>], records: &mut RecordWriter) {
-        self.tracker.process_observed(frames, &mut self.shunting, records);
+    fn process(
+        &mut self,
+        frames: &[Frame<'_>],
+        upcoming: &mut Upcoming<'_>,
+        records: &mut RecordWriter,
+    ) {
+        let ask = &mut |eighths| upcoming.ask(eighths);
+        self.tracker.process_meanwhile(frames, &mut self.shunting, records, ask);
         self.shunting.after_batch(&self.tracker);
     }
 

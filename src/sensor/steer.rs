@@ -25,6 +25,7 @@ use super::cores::Pinning;
 use super::direct::PacketTracking;
 use super::read::Stage;
 use super::shard::{ReaderFigures, Thread};
+use crate::capture::Upcoming;
 use crate::export::queue::Taken;
 use crate::flow::ByFiveTuple;
 use crate::flow::ingest::Ingest;
@@ -105,8 +106,8 @@ impl Steer {
 }
 
 impl Stage for Steer {
-    fn frames(&mut self, frames: &[Frame<'_>]) {
-        self.dealer.frames(frames);
+    fn frames(&mut self, frames: &[Frame<'_>], upcoming: &mut Upcoming<'_>) {
+        self.dealer.frames(frames, upcoming);
     }
 
     fn tick(&mut self, now: Timestamp, figures: &mut ReaderFigures) {

@@ -121,7 +121,7 @@ impl Stretches for CaptureFiles {
     ) -> Result<Option<R>, CaptureError> {
         let Some(at) = self.place() else { return self.with_batch(f) };
         let left = usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX);
-        self.batch_of_one::<R, true>(left, f)
+        self.batch_of_one::<R, true>(left, |frames, _| f(frames))
     }
 
     fn pick(

@@ -12,7 +12,7 @@ use crate::capture::FRAME_BYTES_MAX;
 use crate::capture::ahead::Ahead;
 use crate::capture::trails::Records;
 use crate::frame::Frame;
-use crate::prefetch::prefetch_ends;
+use crate::prefetch::prefetch_early_ends;
 
 /// An Enhanced Packet Block up to its frame.
 pub(in crate::capture) const ENHANCED_HEAD_BYTES: usize = 8 + PACKET_FIELDS;
@@ -48,9 +48,7 @@ impl PcapNg {
             Order::Little => self.one_by_one(bytes, ahead, max, end, u32::from_le_bytes, take),
             Order::Big => self.one_by_one(bytes, ahead, max, end, u32::from_be_bytes, take),
         };
-        if let Some(trails) = &mut ahead.trails {
-            trails.judge(count, used);
-        }
+        ahead.judge(count, used);
         (count, used)
     }
 
@@ -236,6 +234,6 @@ impl Records for PcapNg {
     #[inline(always)]
     fn ask_for(bytes: &[u8], place: usize) {
         let before = place.saturating_sub(TRAILER_BYTES);
-        prefetch_ends::<LOOKED_AT_BYTES>(bytes.get(before..).unwrap_or_default());
+        prefetch_early_ends::<LOOKED_AT_BYTES>(bytes.get(before..).unwrap_or_default());
     }
 }

@@ -164,3 +164,40 @@ impl Talk {
         self.log.0.iter().filter(|event| matches!(event, FlowEvent::Established { .. })).count()
     }
 }
+
+/// Each frame counts eight, in small pieces, wherever it is.
+#[test]
+fn what_is_done_meanwhile_is_done_evenly() {
+    let datagram = |port| {
+        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
+            .ipv4([10, 0, 0, 2], [10, 0, 0, 1], 64)
+            .udp(port, 53);
+        let mut data = Vec::new();
+        builder.write(&mut data, &[0; 20]).expect("written to memory");
+        data
+    };
+    let datagrams: Vec<_> = (0..4 * BATCH as u16).map(|n| datagram(n % 50 + 1)).collect();
+    let frames: Vec<_> = (0..)
+        .zip(&datagrams)
+        .map(|(n, data)| Frame {
+            ts: Timestamp::from_nanos(n),
+            wire_len: data.len() as u32,
+            link: LinkType::ETHERNET,
+            interface: 0,
+            data,
+        })
+        .collect();
+    for len in [0, 16, BATCH, 2 * BATCH + 32, 4 * BATCH] {
+        let mut talk = Talk::with(TrackerConfig { max_flows: 64, ..TrackerConfig::default() });
+        let mut pieces = Vec::new();
+        let meanwhile = &mut |eighths| pieces.push(eighths);
+        talk.tracker.process_meanwhile(&frames[..len], &mut (), &mut talk.log, meanwhile);
+        assert_eq!(pieces.iter().sum::<usize>(), 8 * len, "{pieces:?}");
+        assert!(pieces.iter().all(|eighths| *eighths <= 8 * STEP), "{pieces:?}");
+        let mut same = Talk::with(TrackerConfig { max_flows: 64, ..TrackerConfig::default() });
+        same.tracker.process(&frames[..len], &mut same.log);
+        assert_eq!(talk.ended().len(), len.min(50));
+        same.ended();
+        assert_eq!(format!("{:?}", talk.log), format!("{:?}", same.log));
+    }
+}

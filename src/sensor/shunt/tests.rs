@@ -137,7 +137,7 @@ impl Stage {
         let frame = Frame { ts, wire_len: data.len() as u32, link, interface: 0, data: &data };
         assert_eq!(data.len(), 100);
         for _ in 0..packets {
-            self.worker.process(&[frame], &mut self.records);
+            self.worker.process(&[frame], &mut Upcoming::default(), &mut self.records);
         }
     }
 

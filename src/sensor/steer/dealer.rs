@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::lane::{Lane, PARCEL_PACKETS, Parcel};
 use super::tell_unmatched;
+use crate::capture::Upcoming;
 use crate::flow::ingest::{Ingest, IngestCounters};
 use crate::flow::packet::PacketSink;
 use crate::flow::{ByFiveTuple, FlowKey, Packet};
@@ -135,9 +136,9 @@ impl Dealer {
 
 impl Stage for Dealer {
     #[inline]
-    fn frames(&mut self, frames: &[Frame<'_>]) {
+    fn frames(&mut self, frames: &[Frame<'_>], upcoming: &mut Upcoming<'_>) {
         let before = self.ingest.counters().unmatched;
-        self.ingest.batch(frames, &mut self.open);
+        self.ingest.batch_meanwhile(frames, &mut self.open, &mut |eighths| upcoming.ask(eighths));
         tell_unmatched(&mut self.hooks, self.ingest.counters().unmatched - before);
     }
 

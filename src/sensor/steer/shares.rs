@@ -12,7 +12,7 @@ use super::survey::{Found, Scouting, Survey};
 use super::worker::{Worker, WorkerParts};
 use super::{WorkerError, name, tell_unmatched};
 use crate::capture::stretch::{Pick, Stretches};
-use crate::capture::{BATCH_FRAMES_MAX, CaptureError};
+use crate::capture::{BATCH_FRAMES_MAX, CaptureError, Upcoming};
 use crate::decode::glance;
 use crate::flow::ingest::{Chosen, Ingest, IngestCounters};
 use crate::flow::packet::PacketSink;
@@ -166,7 +166,8 @@ impl<T: PacketTracking> Share<T> {
         let Some((place, scouting)) = looked else {
             // Nobody waits for who does not come by stretches any more.
             *scouting = None;
-            return capture.with_batch(|frames| reading.batch(frames, self));
+            return capture
+                .with_batch_and_next(|frames, upcoming| reading.batch(frames, upcoming, self));
         };
         let stretch = place / C::STRETCH;
         match scouting.of(stretch) {
@@ -179,7 +180,9 @@ impl<T: PacketTracking> Share<T> {
             }
             _ => {
                 let end = (stretch + 1) * C::STRETCH;
-                capture.with_batch_before(end, |frames| reading.batch(frames, self))
+                capture.with_batch_before(end, |frames| {
+                    reading.batch(frames, &mut Upcoming::default(), self);
+                })
             }
         }
     }
@@ -270,7 +273,7 @@ impl<T: PacketTracking> Share<T> {
 
 impl<T: PacketTracking> Stage for Share<T> {
     #[inline]
-    fn frames(&mut self, frames: &[Frame<'_>]) {
+    fn frames(&mut self, frames: &[Frame<'_>], _: &mut Upcoming<'_>) {
         frames.chunks(BATCH_FRAMES_MAX).for_each(|frames| self.batch(frames));
     }
 

@@ -25,7 +25,12 @@ fn format(bytes: &[u8]) -> (Format, usize) {
 }
 
 /// The first of them tell what frames there are, and then up to `max` at a time come.
-fn parsed(bytes: &[u8], mut ahead: Ahead, max: usize) -> Parsed {
+fn parsed(bytes: &[u8], ahead: Ahead, max: usize) -> Parsed {
+    parsed_asking(bytes, ahead, max, 0)
+}
+
+/// The same where so many eighths of a frame are asked for behind each batch.
+fn parsed_asking(bytes: &[u8], mut ahead: Ahead, max: usize, eighths: usize) -> Parsed {
     let (mut format, mut at) = format(bytes);
     let (mut frames, mut counts) = (Vec::new(), Vec::new());
     loop {
@@ -35,6 +40,7 @@ fn parsed(bytes: &[u8], mut ahead: Ahead, max: usize) -> Parsed {
             frames.push((at + data_at, seen(&frame)));
         });
         at += used;
+        Upcoming::new(&mut ahead, &format, &bytes[at..]).ask(eighths);
         counts.push(frames.len() - before);
         let why = match stop {
             Stop::Full => continue,
@@ -51,6 +57,12 @@ fn found(bytes: &[u8]) -> Vec<usize> {
     let (one_by_one, _, same) = parsed(bytes, Ahead::at_hand(), usize::MAX);
     assert!(frames == one_by_one, "{} frames for {}", frames.len(), one_by_one.len());
     assert_eq!(why, same);
+    // However far it was looked ahead while batches were worked on.
+    for eighths in [1, 8, 700, 8 * BATCH_FRAMES_MAX, 1 << 20] {
+        let (asked, _, same) = parsed_asking(bytes, Ahead::far(), BATCH_FRAMES_MAX, eighths);
+        assert!(asked == one_by_one, "{} frames for {}", asked.len(), one_by_one.len());
+        assert_eq!(why, same);
+    }
     counts
 }
 
