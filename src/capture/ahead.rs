@@ -149,11 +149,11 @@ impl Ahead {
     fn of_upcoming<R: Records>(&mut self, records: &R, rest: &[u8], eighths: usize) {
         let Some(trails) = &mut self.trails else { return };
         if self.record_bytes >= *WORTH_IT.start() {
-            return trails.go_on(records, rest, eighths * 9 / 64);
+            return trails.go_on(records, rest, eighths.saturating_mul(9) / 64);
         }
         let from = rest.len().saturating_sub(self.beyond_upcoming);
-        let wanted = eighths * self.record_bytes * 9 / 64;
-        let to = (from + wanted).min(UPCOMING_BYTES).min(rest.len());
+        let wanted = eighths.saturating_mul(self.record_bytes * 9) / 64;
+        let to = from.saturating_add(wanted).min(UPCOMING_BYTES).min(rest.len());
         let mut at = from;
         while at < to {
             rest.get(at).into_iter().for_each(prefetch_early);
@@ -190,7 +190,7 @@ mod tests {
         }
         let asked = bytes.len() - ahead.beyond_upcoming;
         assert!((128 * 80 * 9 / 8..128 * 80 * 3 / 2).contains(&asked), "{asked}");
-        ahead.of_upcoming(&pcap, &bytes, 1 << 20);
+        ahead.of_upcoming(&pcap, &bytes, usize::MAX);
         let most = bytes.len() - ahead.beyond_upcoming;
         assert!((UPCOMING_BYTES..UPCOMING_BYTES + LINE_BYTES).contains(&most), "{most}");
         // At the end there is no more.
