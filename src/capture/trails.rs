@@ -189,19 +189,19 @@ impl Search {
     /// So many steps, each of them towards a guess, or to the next record of a trail; fewer once all are at their end.
     #[inline(always)]
     fn go_on<R: Records>(&mut self, records: &R, bytes: &[u8], mut steps: usize) {
-        while steps > 0 && self.ended < self.trails.len() {
-            if self.asked <= TRAILS {
-                steps -= 1;
-                self.prepare(records, bytes);
-                continue;
-            }
-            let trail = &mut self.trails[self.turn];
-            self.turn = (self.turn + 1) % TRAILS;
+        while steps > 0 && self.asked <= TRAILS && !self.trails.is_empty() {
+            steps -= 1;
+            self.prepare(records, bytes);
+        }
+        let (mut turn, mut ended) = (self.turn, self.ended);
+        while steps > 0 && ended < TRAILS {
+            let Some(trail) = self.trails.get_mut(turn) else { break };
+            turn = (turn + 1) % TRAILS;
             if trail.place >= trail.end {
-                self.ended += 1;
+                ended += 1;
                 continue;
             }
-            self.ended = 0;
+            ended = 0;
             steps -= 1;
             let Some(next) = records.end_of(bytes, trail.place) else {
                 trail.end = trail.place;
@@ -211,6 +211,7 @@ impl Search {
             trail.place = next;
             R::ask_for(bytes, next);
         }
+        (self.turn, self.ended) = (turn, ended);
     }
 
     /// Asks for what one guess looks at; guesses when that was done for all.
