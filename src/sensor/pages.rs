@@ -134,6 +134,8 @@ impl<T: PacketTracking> PacketTracking for Growing<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
     use super::*;
     use crate::flow::TrackerConfig;
 
@@ -147,11 +149,11 @@ mod tests {
         (tracker.touch_huge_page(), Duration::from_millis(MILLIS))
     }
 
-    /// Every other page is dear, by its place.
+    /// Every other page is dear, of the only table that is touched so.
     fn touch_odd(tracker: &mut FlowTracker<ByFiveTuple>) -> (Option<Range<usize>>, Duration) {
-        let page = tracker.touch_huge_page();
-        let number = (tracker.flows_most() + FLOWS_BEFORE) / FLOWS_A_PAGE;
-        (page, Duration::from_millis(number as u64 % 2 * 10))
+        static PAGES: AtomicU64 = AtomicU64::new(0);
+        let number = PAGES.fetch_add(1, Ordering::Relaxed);
+        (tracker.touch_huge_page(), Duration::from_millis(number % 2 * 10))
     }
 
     fn frame_of(data: &[u8]) -> Frame<'_> {
