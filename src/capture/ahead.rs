@@ -169,14 +169,10 @@ mod tests {
     use crate::capture::pcap::{HEADER_BYTES, Pcap};
 
     fn pcap() -> Pcap {
-        let header = [0xd4c3_b2a1u32, 2 << 24 | 4, 0, 0, 65_535, 1];
-        let mut bytes = [0; HEADER_BYTES];
-        for (field, value) in bytes.chunks_exact_mut(4).zip(header) {
-            field.copy_from_slice(&value.to_be_bytes());
-        }
-        bytes[4..8].copy_from_slice(&[2, 0, 4, 0]);
-        bytes[20..].copy_from_slice(&[1, 0, 0, 0]);
-        Pcap::new(&bytes, 0).unwrap()
+        let mut header = [0; HEADER_BYTES];
+        header[..8].copy_from_slice(&[0xd4, 0xc3, 0xb2, 0xa1, 2, 0, 4, 0]);
+        header[20] = 1;
+        Pcap::new(&header, 0).unwrap()
     }
 
     /// A batch's worth and an eighth more for each batch, but never further than the second cache is large.

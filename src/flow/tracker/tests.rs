@@ -31,6 +31,23 @@ enum Who {
 }
 use Who::{Client, Server};
 
+fn datagram(who: Who, port: u16, len: usize) -> Vec<u8> {
+    let (src, dst, sport, dport) = match who {
+        Client => ([10, 0, 0, 2], [10, 0, 0, 1], port, 53),
+        Server => ([10, 0, 0, 1], [10, 0, 0, 2], 53, port),
+    };
+    let builder =
+        etherparse::PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(src, dst, 64).udp(sport, dport);
+    let mut data = Vec::new();
+    builder.write(&mut data, &vec![0; len]).expect("written to memory");
+    data
+}
+
+fn frame_at(ts: Timestamp, data: &[u8]) -> Frame<'_> {
+    let wire_len = data.len() as u32;
+    Frame { ts, wire_len, link: LinkType::ETHERNET, interface: 0, data }
+}
+
 /// A conversation with one tracker; each line is one segment, a millisecond after the last.
 struct Talk {
     tracker: FlowTracker<ByFiveTuple>,
@@ -61,14 +78,7 @@ impl Talk {
 
     fn frame(&mut self, data: &[u8]) {
         self.now = self.now.plus_nanos(MS);
-        let frame = Frame {
-            ts: self.now,
-            wire_len: data.len() as u32,
-            link: LinkType::ETHERNET,
-            interface: 0,
-            data,
-        };
-        self.tracker.process(&[frame], &mut self.log);
+        self.tracker.process(&[frame_at(self.now, data)], &mut self.log);
     }
 
     fn tcp(&mut self, who: Who, flags: u8, seq: u32, ack: u32, len: usize) {
@@ -93,16 +103,7 @@ impl Talk {
     }
 
     fn udp(&mut self, who: Who, port: u16, len: usize) {
-        let (src, dst, sport, dport) = match who {
-            Client => ([10, 0, 0, 2], [10, 0, 0, 1], port, 53),
-            Server => ([10, 0, 0, 1], [10, 0, 0, 2], 53, port),
-        };
-        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
-            .ipv4(src, dst, 64)
-            .udp(sport, dport);
-        let mut data = Vec::new();
-        builder.write(&mut data, &vec![0; len]).expect("written to memory");
-        self.frame(&data);
+        self.frame(&datagram(who, port, len));
     }
 
     fn handshake(&mut self) {
@@ -168,25 +169,10 @@ impl Talk {
 /// Each frame counts eight, in small pieces, wherever it is.
 #[test]
 fn what_is_done_meanwhile_is_done_evenly() {
-    let datagram = |port| {
-        let builder = etherparse::PacketBuilder::ethernet2([2; 6], [4; 6])
-            .ipv4([10, 0, 0, 2], [10, 0, 0, 1], 64)
-            .udp(port, 53);
-        let mut data = Vec::new();
-        builder.write(&mut data, &[0; 20]).expect("written to memory");
-        data
-    };
-    let datagrams: Vec<_> = (0..4 * BATCH as u16).map(|n| datagram(n % 50 + 1)).collect();
-    let frames: Vec<_> = (0..)
-        .zip(&datagrams)
-        .map(|(n, data)| Frame {
-            ts: Timestamp::from_nanos(n),
-            wire_len: data.len() as u32,
-            link: LinkType::ETHERNET,
-            interface: 0,
-            data,
-        })
-        .collect();
+    let datagrams = (0..4 * BATCH as u16).map(|n| datagram(Client, n % 50 + 1, 20));
+    let datagrams: Vec<_> = datagrams.collect();
+    let frames = (0..).zip(&datagrams).map(|(n, data)| frame_at(Timestamp::from_nanos(n), data));
+    let frames: Vec<_> = frames.collect();
     for len in [0, 16, BATCH, 2 * BATCH + 32, 4 * BATCH] {
         let mut talk = Talk::with(TrackerConfig { max_flows: 64, ..TrackerConfig::default() });
         let mut pieces = Vec::new();
