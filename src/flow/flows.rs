@@ -4,10 +4,10 @@
 //! wheel exactly once and its entry has counted packets. `live packets + packets in ended flows = packets
 //! accounted`.
 
+mod ahead;
 mod ending;
 mod merging;
 
-use std::hint::select_unpredictable;
 use std::ops::Range;
 
 use super::by_slot::BySlot;
@@ -31,7 +31,6 @@ use crate::frame::Frame;
 use crate::net::L4;
 use crate::obs::{Hooks, hook};
 use crate::pages::{HUGE_BYTES, ask_for_small, room, to_huge};
-use crate::prefetch::prefetch;
 use crate::time::{Timestamp, duration_ns};
 use ending::over;
 
@@ -53,7 +52,8 @@ impl Idle {
         let of = |l4, state| duration_ns(config.idle_timeout(l4, state));
         let tcp = TcpState::ALL.map(|state| of(L4::Tcp, state));
         let (udp, other) = (of(L4::Udp, TcpState::default()), of(L4::Other, TcpState::default()));
-        let least = tcp.into_iter().fold(udp.min(other), u64::min);
+        // Half of all time is more than any gap that does not go back in time.
+        let least = tcp.into_iter().fold(udp.min(other), u64::min).min(u64::MAX >> 1);
         Self { tcp, udp, other, least }
     }
 
@@ -156,12 +156,6 @@ impl<K: TableKey> Flows<K> {
         self.wheel.use_small_pages(ahead);
     }
 
-    /// The slot that probably has the key, or [`NONE`]: looks at buckets only.
-    #[inline]
-    pub fn peek(&self, hash: u64) -> u32 {
-        self.table.peek(tag(hash))
-    }
-
     /// Whether a slot that was found before is the live flow with this key.
     #[inline]
     pub fn is(&self, slot: u32, key: &K) -> bool {
@@ -182,62 +176,31 @@ impl<K: TableKey> Flows<K> {
         K::of_parts(self.entries[slot as usize].key, wide)
     }
 
-    /// Asks for the bucket where the search for a key begins.
-    #[inline]
-    pub fn prefetch_bucket(&self, hash: u64) {
-        self.table.prefetch(tag(hash));
-    }
-
-    /// Asks for what a packet looks at first: the entry's first line, its second one for a segment of TCP, which is no branch, for
-    /// it would be guessed wrongly; and the wide part of a key that has one.
-    #[inline]
-    pub fn prefetch_entry(&self, slot: u32, packet: &Packet<K>) {
-        let Some(entry) = self.entries.get(slot as usize) else { return };
-        prefetch(entry);
-        // One in the second line and one in the first.
-        prefetch(select_unpredictable(packet.tcp.is_some(), &entry.first, &entry.last));
-        if packet.key.is_wide() {
-            self.wides.prefetch(slot);
-        }
-    }
-
-    /// Asks for both lines of an entry.
-    #[inline]
-    fn prefetch_whole(&self, slot: u32) {
-        if let Some(entry) = self.entries.get(slot as usize) {
-            prefetch(entry);
-            prefetch(&entry.track);
-        }
-    }
-
-    /// Asks for what a packet will change beyond that.
-    ///
-    /// Whether it will is no branch, which would be guessed wrongly here and once more when the packet is accounted: for one
-    /// that will not, what is asked for is at hand.
-    #[inline]
-    pub fn prefetch_timer(&self, slot: u32, packet: &Packet<K>) {
-        let Some(entry) = self.entries.get(slot as usize) else { return };
-        let Some(tcp) = &packet.tcp else {
-            // The second packet moves it in the wheel.
-            if entry.packets_or_many() == 1 {
-                prefetch(&entry.track);
-                self.wheel.prefetch(slot);
-            }
-            return;
-        };
-        let is_common = entry.track.looks_common(packet.end, tcp, packet.payload.wire);
-        self.wheel.prefetch(select_unpredictable(is_common, 0, slot));
-    }
-
     #[inline]
     pub fn find(&self, hash: u64, key: &K) -> Option<u32> {
         self.table.find(tag(hash), |slot| self.has(slot, key))
     }
 
+    /// Accounts packets, of which `found` says in what slots they probably belong; returns the later one of `clock` and theirs.
+    #[inline(never)]
+    pub fn account_all<O: FlowObserver<K>, S: EventSink<K>>(
+        &mut self,
+        packets: &[Packet<K>],
+        found: &[u32],
+        mut clock: Timestamp,
+        ears: &mut Ears<'_, O, S>,
+    ) -> Timestamp {
+        for (&slot, packet) in found.iter().zip(packets) {
+            clock = clock.max(packet.clock);
+            self.account(packet, slot, ears);
+        }
+        clock
+    }
+
     /// Accounts a packet, but for what it says of the [clock](Self::clock). `slot` is where its key probably is; what was
     /// found may be another flow by now, or have been one from the beginning.
     #[inline]
-    pub fn account<O: FlowObserver<K>, S: EventSink<K>>(
+    fn account<O: FlowObserver<K>, S: EventSink<K>>(
         &mut self,
         packet: &Packet<K>,
         slot: u32,
@@ -256,15 +219,21 @@ impl<K: TableKey> Flows<K> {
     fn account_common(&mut self, packet: &Packet<K>, slot: u32) -> bool {
         let Some(entry) = self.entries.get_mut(slot as usize) else { return false };
         let at = packet.end as usize;
-        let last = entry.last.max(packet.ts);
+        // What is as late as the clock is later than all of its flow that the clock has not left behind.
+        let mut last = packet.ts;
+        if last != packet.clock {
+            last = last.max(entry.last);
+            if is_skewed(last, packet.clock) {
+                return false;
+            }
+        }
         let (packets, overflows) = entry.packets[at].overflowing_add(packet.frames);
         let is_common = (entry.key == packet.key.narrow())
-            & (entry.packets_or_many() > 1)
+            & (entry.packets[0].wrapping_add(entry.packets[1]) > 1)
             & !overflows
             & (packet.role == Role::Packet)
             & (entry.skew == 0)
             & (nanos_or_many(entry.last, packet.clock) <= self.idle.least)
-            & !is_skewed(last, packet.clock)
             & (is_before_coarse(packet.ts, entry.active_due));
         if !is_common || packet.key.is_wide() && !has_wide(&self.wides, slot, &packet.key) {
             return false;

@@ -99,7 +99,8 @@ impl<E: FlowExtractor> Ingest<E> {
         self.batch_meanwhile(frames, packets, &mut |_| ());
     }
 
-    /// The same; [`meanwhile`](crate::FlowTracker::process_meanwhile) is called every few frames.
+    /// The same; [`meanwhile`](crate::FlowTracker::process_meanwhile) is called every few frames. A call, so that its loop has all registers.
+    #[inline(never)]
     pub fn batch_meanwhile<P: PacketSink<E::Key>>(
         &mut self,
         frames: &[Frame<'_>],

@@ -10,8 +10,6 @@
 //! hashbrown's `HashTable` was considered: it erases by tombstone and then rehashes everything in
 //! place when they pile up, which at a million flows stops the world for tens of milliseconds.
 
-use std::hint::select_unpredictable;
-
 use crate::pages::ask_for_huge;
 use crate::prefetch::prefetch;
 
@@ -153,20 +151,15 @@ impl Table {
         prefetch(&self.buckets[self.place(tag)]);
     }
 
-    /// The first slot with this tag, whose key may still be another, or [`NONE`]. For looking ahead: it touches
-    /// buckets and nothing else.
+    /// A slot with this tag, whose key may still be another, or [`NONE`]. For looking ahead: it touches buckets and nothing else.
     ///
     /// Which of the first two it is in is not a branch: it would be guessed wrongly nearly as often as it is the second.
     #[inline]
     pub fn peek(&self, tag: u32) -> u32 {
-        let (first, second) = (self.at(tag), self.at(tag.wrapping_add(1)));
-        let bucket = select_unpredictable(first.tag() == tag, first, second);
-        if bucket.tag() == tag {
-            // An empty one, whose tag is 0, has no slot; and what it is the end of has no entry behind it.
-            bucket.slot()
-        } else {
-            self.peek_on(tag)
-        }
+        // A bucket's slot if it has the tag, or else more than any slot.
+        let slot = |index| (self.at(index).0 ^ u64::from(tag) << 32).wrapping_sub(1);
+        let least = slot(tag).min(slot(tag.wrapping_add(1)));
+        u32::try_from(least).unwrap_or_else(|_| self.peek_on(tag))
     }
 
     /// The same where neither of them has the tag. A call: of most flows that are there one has it.

@@ -194,11 +194,8 @@ impl<E: FlowExtractor> FlowTracker<E> {
                     flows.prefetch_bucket(packet.hash);
                 }
                 let Some(number) = number.checked_sub(1) else { continue };
-                for (slot, packet) in found[step(number)].iter_mut().zip(&packets[step(number)]) {
-                    *slot = flows.peek(packet.hash);
-                    flows.prefetch_entry(*slot, packet);
-                    ears.observer.prefetch(FlowId(*slot));
-                }
+                let ahead = step(number);
+                flows.look_ahead(&packets[ahead.clone()], &mut found[ahead], ears.observer);
                 let Some(number) = number.checked_sub(1) else { continue };
                 let found = &found[step(number)];
                 let packets = &packets[step(number)];
@@ -208,10 +205,7 @@ impl<E: FlowExtractor> FlowTracker<E> {
                         flows.prefetch_timer(*slot, packet);
                     }
                 }
-                for (&slot, packet) in found.iter().zip(packets) {
-                    clock = clock.max(packet.clock);
-                    flows.account(packet, slot, &mut ears);
-                }
+                clock = flows.account_all(packets, found, clock, &mut ears);
             }
             flows.clock = clock;
             flows.expire(flows.clock, 2 * packets.len(), &mut ears);
