@@ -97,8 +97,9 @@ impl FiveTuple {
             | u32::from(is_wide) << IS_WIDE
             | (self.version as u32) << 8
             | u32::from(self.proto.0);
+        let ports_and_rest = u64::from(ports) << 32 | u64::from(rest);
         FlowKey {
-            narrow: NarrowKey { addresses, ports, rest },
+            narrow: NarrowKey { addresses, ports_and_rest },
             wide: WideKey { first, middle, scope },
         }
     }
@@ -117,9 +118,8 @@ pub struct FlowKey {
 impl Hash for FlowKey {
     #[inline(always)]
     fn hash<H: Hasher>(&self, state: &mut H) {
-        let NarrowKey { addresses, ports, rest } = self.narrow;
-        state.write_u64(addresses);
-        state.write_u64(u64::from(ports) << 32 | u64::from(rest));
+        state.write_u64(self.narrow.addresses);
+        state.write_u64(self.narrow.ports_and_rest);
         if self.is_wide() {
             let WideKey { first, middle, scope } = self.wide;
             first.into_iter().for_each(|word| state.write_u64(word));
@@ -158,25 +158,25 @@ impl FlowKey {
     /// Port of the lower end; ICMP: type and code (see [`FiveTuple`]).
     #[inline]
     pub fn port_a(&self) -> u16 {
-        (self.narrow.ports >> 16) as u16
+        (self.narrow.ports_and_rest >> 48) as u16
     }
 
     /// Port of the upper end; ICMP: the identifier.
     #[inline]
     pub fn port_b(&self) -> u16 {
-        self.narrow.ports as u16
+        (self.narrow.ports_and_rest >> 32) as u16
     }
 
     /// IP protocol.
     #[inline]
     pub fn proto(&self) -> IpProto {
-        IpProto(self.narrow.rest as u8)
+        IpProto(self.narrow.ports_and_rest as u8)
     }
 
     /// IP version.
     #[inline]
     pub fn version(&self) -> IpVersion {
-        if self.narrow.rest >> 8 & 0xf == IpVersion::V4 as u32 {
+        if self.narrow.ports_and_rest >> 8 & 0xf == IpVersion::V4 as u64 {
             IpVersion::V4
         } else {
             IpVersion::V6
@@ -187,7 +187,7 @@ impl FlowKey {
     #[inline]
     pub fn scope(&self) -> Scope {
         let WideKey { scope, .. } = self.wide;
-        let outer = (self.narrow.rest >> 16) as u16;
+        let outer = (self.narrow.ports_and_rest >> 16) as u16;
         Scope { vlans: [outer, (scope >> 16) as u16], interface: scope as u16 }
     }
 
@@ -261,22 +261,18 @@ pub trait TableKey: Copy + Eq + Hash {
 pub struct NarrowKey {
     /// The last four bytes of both addresses as numbers, the lower end's in the upper half.
     addresses: u64,
-    /// Both ports, the lower end's in the upper half.
-    ports: u32,
-    /// Protocol, version, [`IS_WIDE`] and outer VLAN, from the lowest bits on.
-    rest: u32,
+    /// Protocol, version, [`IS_WIDE`], outer VLAN, the upper end's port and the lower end's, from the lowest bits on.
+    ports_and_rest: u64,
 }
 
-/// The bit of [`NarrowKey::rest`], above the version, that says that there is a wide part.
+/// The bit of [`NarrowKey::ports_and_rest`], above the version, that says that there is a wide part.
 const IS_WIDE: u32 = 15;
 
-/// Without a branch for each field.
+/// Without a branch for each word.
 impl PartialEq for NarrowKey {
     #[inline(always)]
     fn eq(&self, other: &Self) -> bool {
-        (self.addresses == other.addresses)
-            & (self.ports == other.ports)
-            & (self.rest == other.rest)
+        (self.addresses == other.addresses) & (self.ports_and_rest == other.ports_and_rest)
     }
 }
 
@@ -303,7 +299,7 @@ impl TableKey for FlowKey {
 
     #[inline(always)]
     fn is_wide(&self) -> bool {
-        self.narrow.rest >> IS_WIDE & 1 != 0
+        self.narrow.ports_and_rest >> IS_WIDE & 1 != 0
     }
 
     #[inline(always)]
