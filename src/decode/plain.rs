@@ -20,6 +20,7 @@ const ETHERNET_BYTES: usize = 14;
 const TAG_BYTES: usize = 4;
 /// Without options (RFC 791 section 3.1).
 const V4_BYTES: usize = 20;
+const V4_ADDRESSES_AT: usize = 12;
 /// RFC 8200 section 3.
 const V6_BYTES: usize = 40;
 /// Without options (RFC 9293 section 3.1).
@@ -119,7 +120,11 @@ fn v4<T: OnLayers, const COMMON: bool>(link: At<'_>, then: T) -> T::Out {
     let Some((header, rest)) = link.rest.split_first_chunk::<V4_BYTES>() else {
         return then.general(link.frame);
     };
-    let [first, _, l0, l1, _, _, middle @ .., _, _, s0, s1, s2, s3, d0, d1, d2, d3] = *header;
+    let Some((&[first, _, l0, l1, _, _, middle @ .., _, _], addresses)) =
+        header.split_first_chunk::<V4_ADDRESSES_AT>()
+    else {
+        return then.general(link.frame);
+    };
     // A length of 0 is yet to be filled in by a card that segments: not here.
     let Some(length) = usize::from(u16::from_be_bytes([l0, l1])).checked_sub(V4_BYTES) else {
         return then.general(link.frame);
@@ -130,7 +135,10 @@ fn v4<T: OnLayers, const COMMON: bool>(link: At<'_>, then: T) -> T::Out {
     if COMMON && length > rest.len() {
         return then.wider(link.frame);
     }
-    let (src, dst) = ([s0, s1, s2, s3], [d0, d1, d2, d3]);
+    let Some(&addresses) = addresses.first_chunk() else { return then.general(link.frame) };
+    // One word, which is what a key is made of.
+    let addresses = u64::from_le_bytes(addresses);
+    let (src, dst) = ((addresses as u32).to_le_bytes(), ((addresses >> 32) as u32).to_le_bytes());
     // Two fields of one word, and the time to live between them left out.
     match u32::from_be_bytes(middle) & V4_FRAGMENT_AND_PROTO {
         V4_WHOLE_TCP => tcp::<T, COMMON>(
