@@ -147,6 +147,19 @@ impl Pcap {
         }
         // A record that begins with fewer bytes left is left.
         let least = end.and_then(|end| bytes.len().checked_sub(end)).map_or(0, |beyond| beyond + 1);
+        self.one_by_one(bytes, ahead, max, least, take)
+    }
+
+    /// Frames of records that lead to one another. A call, as [`along`](Self::along) is.
+    #[inline(never)]
+    fn one_by_one<'a>(
+        &self,
+        bytes: &'a [u8],
+        ahead: &mut Ahead,
+        max: usize,
+        least: usize,
+        take: impl FnMut(Frame<'a>, usize),
+    ) -> (usize, Stop) {
         // The byte order is chosen once a batch, not once a field.
         let (count, used, stop) = if self.big_endian {
             self.records(bytes, ahead, max, least, u32::from_be_bytes, take)
@@ -238,10 +251,7 @@ impl Pcap {
     /// The seconds and the length of what looks like a record.
     #[inline(always)]
     fn is_record(&self, bytes: &[u8], u32_of: &impl Fn([u8; 4]) -> u32) -> Option<(u32, usize)> {
-        let &[s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3] =
-            bytes.first_chunk::<RECORD_BYTES>()?;
-        let (seconds, fraction) = (u32_of([s0, s1, s2, s3]), u32_of([f0, f1, f2, f3]));
-        let (captured, wire) = (u32_of([c0, c1, c2, c3]), u32_of([w0, w1, w2, w3]));
+        let [seconds, fraction, captured, wire] = fields(bytes)?.map(u32_of);
         let lengths = GUESS_FRAME_BYTES_MIN..=FRAME_BYTES_MAX as u32;
         let fits = lengths.contains(&captured)
             && (captured..=*lengths.end()).contains(&wire)
@@ -282,20 +292,19 @@ impl Pcap {
         bytes: &'a [u8],
         u32_of: &impl Fn([u8; 4]) -> u32,
     ) -> Option<(Frame<'a>, &'a [u8])> {
-        let &[s0, s1, s2, s3, f0, f1, f2, f3, c0, c1, c2, c3, w0, w1, w2, w3] =
-            bytes.first_chunk::<RECORD_BYTES>()?;
-        let captured = u32_of([c0, c1, c2, c3]) as usize;
+        let [seconds, fraction, captured, wire] = fields(bytes)?;
+        let captured = u32_of(captured) as usize;
         if captured > FRAME_BYTES_MAX {
             return None;
         }
         let header_bytes = self.record_bytes();
         let (record, next) = bytes.split_at_checked(header_bytes + captured)?;
         // Below 2^62 + 2^42: neither product nor sum can overflow.
-        let nanos = u64::from(u32_of([s0, s1, s2, s3])) * 1_000_000_000
-            + u64::from(u32_of([f0, f1, f2, f3])) * self.fraction_ns;
+        let nanos = u64::from(u32_of(seconds)) * 1_000_000_000
+            + u64::from(u32_of(fraction)) * self.fraction_ns;
         let frame = Frame {
             ts: Timestamp::from_nanos(nanos),
-            wire_len: u32_of([w0, w1, w2, w3]),
+            wire_len: u32_of(wire),
             link: self.interface.link,
             interface: self.interface.id,
             data: record.get(header_bytes..)?,
@@ -308,10 +317,8 @@ impl Pcap {
     fn why_none(&self, bytes: &[u8], u32_of: &impl Fn([u8; 4]) -> u32) -> Stop {
         let header_bytes = self.record_bytes();
         let header = Stop::Starved { what: "record's header", needed: header_bytes as u64 };
-        let Some(&[.., c0, c1, c2, c3, _, _, _, _]) = bytes.first_chunk::<RECORD_BYTES>() else {
-            return header;
-        };
-        let captured = u32_of([c0, c1, c2, c3]);
+        let Some([_, _, captured, _]) = fields(bytes) else { return header };
+        let captured = u32_of(captured);
         if captured as usize > FRAME_BYTES_MAX {
             let reason = BrokenReason::FrameTooLong { claimed: captured, max: FRAME_BYTES_MAX };
             return Stop::Broken(reason);
@@ -320,6 +327,14 @@ impl Pcap {
         let what = if bytes.len() < header_bytes { "record's header" } else { "record" };
         Stop::Starved { what, needed }
     }
+}
+
+/// What a record's header begins with, each field by itself: seconds, their fraction, bytes captured and on the wire. As sixteen bytes
+/// the compiler does not always put them together again.
+#[inline(always)]
+fn fields(bytes: &[u8]) -> Option<[[u8; 4]; 4]> {
+    let (fields, _) = bytes.first_chunk::<RECORD_BYTES>()?.as_chunks();
+    fields.first_chunk().copied()
 }
 
 impl Records for Pcap {
