@@ -21,6 +21,10 @@ const TRAIL_BYTES: usize = 32 * 1024;
 pub(super) const REACH_BYTES: usize = TRAILS * TRAIL_BYTES;
 /// What is asked for of each trail before a guess: as long as most frames.
 const GUESS_BYTES: usize = 512;
+/// So many guesses are made at a time.
+const GUESSES: usize = 4;
+/// As many steps as that takes, or as asking for one of them: what is asked for, eight lines each time, is a while under way.
+const PREPARE_STEPS: usize = 4;
 /// What the processor fetches at a time.
 pub(super) const LINE_BYTES: usize = 64;
 
@@ -87,8 +91,10 @@ struct Search {
     left: usize,
     /// Recycled; none where nothing is looked for.
     trails: Vec<Trail>,
-    /// Trails of which what a guess looks at was asked for; one more once guesses were made.
+    /// Trails of which what a guess looks at was asked for.
     asked: usize,
+    /// Those of which it was guessed where they begin.
+    guessed: usize,
     /// The trail that goes on next.
     turn: usize,
     /// So many in a row were at their end.
@@ -183,14 +189,14 @@ impl Search {
         self.left = left;
         self.trails.resize_with(trails, Trail::default);
         // Who looks for the first one has its bytes.
-        (self.asked, self.turn, self.ended) = (1, 0, 0);
+        (self.asked, self.guessed, self.turn, self.ended) = (1, 0, 0, 0);
     }
 
-    /// So many steps, each of them towards a guess, or to the next record of a trail; fewer once all are at their end.
+    /// So many steps, some of them for a guess, or each to the next record of a trail; fewer once all are at their end.
     #[inline(always)]
     fn go_on<R: Records>(&mut self, records: &R, bytes: &[u8], mut steps: usize) {
-        while steps > 0 && self.asked <= TRAILS && !self.trails.is_empty() {
-            steps -= 1;
+        while steps > 0 && self.guessed < self.trails.len() {
+            steps = steps.saturating_sub(PREPARE_STEPS);
             self.prepare(records, bytes);
         }
         let (mut turn, mut ended) = (self.turn, self.ended);
@@ -214,23 +220,24 @@ impl Search {
         (self.turn, self.ended) = (turn, ended);
     }
 
-    /// Asks for what one guess looks at; guesses when that was done for all.
+    /// Asks for what one guess looks at, or makes a few guesses once that was done for all.
     #[inline(never)]
     fn prepare<R: Records>(&mut self, records: &R, bytes: &[u8]) {
-        self.asked += 1;
-        if self.asked <= TRAILS {
-            let at = (self.asked - 1) * TRAIL_BYTES;
-            return ask_for_guess(bytes.get(at..).unwrap_or_default());
+        if self.asked < TRAILS {
+            ask_for_guess(bytes.get(self.asked * TRAIL_BYTES..).unwrap_or_default());
+            self.asked += 1;
+            return;
         }
         let guesser = Guesser::new(records, bytes);
-        for (number, trail) in self.trails.iter_mut().enumerate() {
-            let from = number * TRAIL_BYTES;
+        for trail in self.trails.iter_mut().skip(self.guessed).take(GUESSES) {
+            let from = self.guessed * TRAIL_BYTES;
             let end = from + TRAIL_BYTES;
-            let begin = match number {
+            let begin = match self.guessed {
                 0 => Some(0),
                 _ => guesser.as_ref().and_then(|guesser| guesser.guess(from, end)),
             };
             trail.restart(begin, end);
+            self.guessed += 1;
         }
     }
 
