@@ -20,7 +20,7 @@ use crate::time::{Timestamp, duration_ns};
 /// Headers of a frame are fetched so many frames ahead.
 const FRAMES_AHEAD: usize = 8;
 /// So many frames are looked at before what else there is to do goes on.
-const FRAMES_A_CALL: usize = 8;
+const FRAMES_A_CALL: usize = 16;
 /// What looking at a frame is of all that is done for it, in eighths.
 const EIGHTHS: usize = 3;
 
