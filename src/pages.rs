@@ -5,6 +5,8 @@
 //! small. Worth 17 % of a packet where a million flows live (bench/runs/2026-11-28-huge-pages); nothing where few do.
 #![allow(unsafe_code)]
 
+use std::mem::MaybeUninit;
+
 /// A huge page of most machines.
 pub(crate) const HUGE_BYTES: usize = 2 << 20;
 /// Smaller memory would not hold one for certain.
@@ -20,13 +22,18 @@ pub(crate) fn room<T>(capacity: usize) -> Vec<T> {
 /// Asks that what was not written to yet of this memory come in huge pages.
 pub(crate) fn ask_for_huge<T>(memory: &mut [T]) {
     if size_of_val(memory) >= BYTES_MIN {
-        advise(memory, Size::Huge);
+        advise(memory, Advice::Huge);
     }
 }
 
 /// Asks that what was not written to yet of this memory come in small pages.
 pub(crate) fn ask_for_small<T>(memory: &mut [T]) {
-    advise(memory, Size::Small);
+    advise(memory, Advice::Small);
+}
+
+/// Has the kernel clear all of this memory that was not written to yet. Page by page, as each is first written to, that takes twice as long.
+pub(crate) fn clear<T>(memory: &mut [MaybeUninit<T>]) {
+    advise(memory, Advice::Clear);
 }
 
 /// How many values before the first one that begins in the next huge page.
@@ -36,37 +43,39 @@ pub(crate) fn to_huge<T>(memory: &[T]) -> usize {
 }
 
 #[derive(Clone, Copy)]
-enum Size {
+enum Advice {
     Huge,
     Small,
+    Clear,
 }
 
-/// `MADV_HUGEPAGE` or `MADV_NOHUGEPAGE`, madvise(2).
+/// `MADV_HUGEPAGE`, `MADV_NOHUGEPAGE` or `MADV_POPULATE_WRITE`, madvise(2).
 #[cfg(target_os = "linux")]
-fn advise<T>(memory: &mut [T], size: Size) {
+fn advise<T>(memory: &mut [T], advice: Advice) {
     /// A multiple of every architecture's page; what is not aligned at either end stays in small ones.
     const ALIGN: usize = 64 << 10;
     let bytes = size_of_val(memory);
     let start = memory.as_mut_ptr().cast::<u8>();
     let skip = start.align_offset(ALIGN).min(bytes);
     let len = (bytes - skip) & !(ALIGN - 1);
-    let advice = match size {
-        Size::Huge => libc::MADV_HUGEPAGE,
-        Size::Small => libc::MADV_NOHUGEPAGE,
+    let advice = match advice {
+        Advice::Huge => libc::MADV_HUGEPAGE,
+        Advice::Small => libc::MADV_NOHUGEPAGE,
+        Advice::Clear => libc::MADV_POPULATE_WRITE,
     };
     // SAFETY:
     // - `skip` is no more than the bytes of the slice: the pointer stays within it or at its end.
-    // - Both are advice about a range of our address space and change no byte of it; the range is within the slice, which
+    // - All are advice about a range of our address space and change no byte of it; the range is within the slice, which
     //   nobody else has.
     unsafe {
-        // Kernels without huge pages refuse.
+        // Kernels that know no huge pages, or are older than 5.14, refuse.
         let _ = libc::madvise(start.add(skip).cast(), len, advice);
     }
 }
 
 /// Only Linux can be asked.
 #[cfg(not(target_os = "linux"))]
-fn advise<T>(_: &mut [T], _: Size) {}
+fn advise<T>(_: &mut [T], _: Advice) {}
 
 #[cfg(test)]
 mod tests {
@@ -100,6 +109,9 @@ mod tests {
             ask_for_huge(&mut memory[from..from + len]);
             ask_for_small(&mut memory[from + len / 2..from + len]);
         }
-        assert!((0..3 << 20).eq(memory));
+        assert!((0..3 << 20).eq(memory.iter().copied()));
+        memory.truncate(1 << 20);
+        clear(memory.spare_capacity_mut());
+        assert!((0..1 << 20).eq(memory));
     }
 }

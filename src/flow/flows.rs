@@ -438,6 +438,9 @@ impl<K: TableKey> Flows<K> {
         let tag = tag(packet.hash);
         let slot = match self.free {
             NONE => {
+                if self.entries.len().is_multiple_of(Self::CLEARED) {
+                    self.clear_ahead();
+                }
                 // Within the capacity taken at start: a slot is free whenever the table is not full.
                 self.entries.push(Entry::new(packet, tag));
                 (self.entries.len() - 1) as u32

@@ -2,11 +2,13 @@
 
 use std::hint::select_unpredictable;
 
+use super::super::entry::Entry;
 use super::super::key::TableKey;
 use super::super::observer::{FlowId, FlowObserver};
 use super::super::packet::Packet;
 use super::super::table::tag;
 use super::Flows;
+use crate::pages::clear;
 use crate::prefetch::prefetch;
 
 impl<K: TableKey> Flows<K> {
@@ -71,5 +73,18 @@ impl<K: TableKey> Flows<K> {
             self.prefetch_entry(*slot, packet);
             observer.prefetch(FlowId(*slot));
         }
+    }
+
+    /// So many entries are cleared at a time: 64 KiB.
+    pub(super) const CLEARED: usize =
+        (64 << 10) / size_of::<Entry<K::Narrow>>().next_power_of_two();
+
+    /// Has memory cleared for the flows that begin next. As it is whole pages that are, twice as much is asked for.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn clear_ahead(&mut self) {
+        let room = self.entries.spare_capacity_mut();
+        let next = room.len().min(2 * Self::CLEARED);
+        clear(&mut room[..next]);
     }
 }
