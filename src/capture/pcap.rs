@@ -187,6 +187,7 @@ impl Pcap {
     }
 
     /// Frames of records that begin at these places, as they were found there before.
+    #[inline(never)]
     pub(super) fn records_at<'a>(
         &self,
         bytes: &'a [u8],

@@ -152,6 +152,7 @@ impl<E: FlowExtractor> Ingest<E> {
 
     /// The same of `frames` between which others came that are not looked at; `latest` are the latest times that all up to each one
     /// showed.
+    #[inline(never)]
     pub fn batch_between<P: PacketSink<E::Key>>(
         &mut self,
         frames: &[Frame<'_>],
