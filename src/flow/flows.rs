@@ -9,6 +9,7 @@ mod ending;
 mod merging;
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::by_slot::BySlot;
 use super::config::TrackerConfig;
@@ -35,7 +36,7 @@ use crate::time::{Timestamp, duration_ns};
 use ending::over;
 
 /// An idle timeout of the caller's choice for a key, instead of the configured ones.
-pub(super) type IdleOverride<K> = Box<dyn Fn(&K) -> Option<std::time::Duration> + Send>;
+pub(super) type IdleOverride<K> = Box<dyn Fn(&K) -> Option<Duration> + Send>;
 
 /// Idle timeouts in nanoseconds, looked up by class and state.
 #[derive(Clone, Debug)]
@@ -362,7 +363,7 @@ impl<K: TableKey> Flows<K> {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn count(&mut self, slot: u32, packet: &Packet<K>, now: u32) {
         let entry = &mut self.entries[slot as usize];
         let at = packet.end as usize;
@@ -481,13 +482,21 @@ impl<K: TableKey> Flows<K> {
         self.after(slot, packet, ears);
     }
 
-    #[inline(never)]
+    #[inline]
     fn idle_ns(&self, slot: u32) -> u64 {
-        let entry = &self.entries[slot as usize];
-        self.idle_override
-            .as_ref()
-            .and_then(|chosen| chosen(&self.key(slot)))
-            .map_or_else(|| self.idle.of(entry.track.l4(), entry.track.state()), duration_ns)
+        if let Some(chosen) = &self.idle_override
+            && let Some(timeout) = self.chosen_idle(slot, chosen)
+        {
+            return duration_ns(timeout);
+        }
+        let track = &self.entries[slot as usize].track;
+        self.idle.of(track.l4(), track.state())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn chosen_idle(&self, slot: u32, chosen: &IdleOverride<K>) -> Option<Duration> {
+        chosen(&self.key(slot))
     }
 
     /// The shortest idle timeout there can be, once the caller overrides them.

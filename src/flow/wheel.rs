@@ -124,7 +124,9 @@ impl Wheel {
 
     /// Schedules a slot, or moves it. `now` is only looked at when the wheel is empty.
     pub fn schedule(&mut self, slot: u32, class: Class, deadline: Timestamp, now: Timestamp) {
-        self.cancel(slot);
+        if self.contains(slot) {
+            self.cancel(slot);
+        }
         if self.len == 0 {
             self.cursor = tick(now);
         }
@@ -134,11 +136,16 @@ impl Wheel {
         let bucket = due % BUCKETS;
         let list = class as u32 * BUCKETS as u32 + bucket as u32;
         let index = slot as usize;
-        if index >= self.links.len() {
-            self.links.resize(index + 1, UNLINKED);
-        }
         let next = self.heads[list as usize];
-        self.links[index] = Link { next, prev: HEAD | list };
+        let link = Link { next, prev: HEAD | list };
+        match self.links.get_mut(index) {
+            Some(place) => *place = link,
+            None => {
+                // All but the last slot of those there are as a rule.
+                self.links.resize(index, UNLINKED);
+                self.links.push(link);
+            }
+        }
         if next != NIL {
             self.links[next as usize].prev = slot;
         }
