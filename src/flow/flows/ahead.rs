@@ -59,7 +59,7 @@ impl<K: TableKey> Flows<K> {
         self.wheel.prefetch(select_unpredictable(is_common, 0, slot));
     }
 
-    /// Puts down which slot probably has each packet's key, or [`NONE`], and asks for what the packet looks at first there. Looks at
+    /// Puts down which slot probably has each packet's key, or `NONE`, and asks for what the packet looks at first there. Looks at
     /// buckets only. A call, as [`account_all`](Self::account_all) is: in one function with all else a loop has too few registers.
     #[inline(never)]
     pub fn look_ahead<O: FlowObserver<K>>(

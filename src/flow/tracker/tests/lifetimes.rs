@@ -132,6 +132,47 @@ fn time_that_goes_back_ends_nothing_and_overflows_nothing() {
 }
 
 #[test]
+fn a_packet_that_comes_late_does_not_turn_its_flow_back() {
+    let mut talk = Talk::new();
+    talk.udp(Client, 1000, 10);
+    talk.udp(Client, 1000, 10);
+    let before = talk.now;
+    talk.udp(Client, 1000, 10);
+    talk.tracker.process(&[frame_at(before, &datagram(Client, 1000, 10))], &mut talk.log);
+    let last = talk.now;
+    let (_, stats) = talk.only();
+    assert_eq!((stats.last, stats.packets()), (last, 4));
+}
+
+/// Of two interfaces one may be some seconds behind.
+#[test]
+fn a_flow_whose_own_time_is_behind_lives_by_the_clock() {
+    let mut talk = Talk::new();
+    talk.udp(Client, 1000, 10);
+    talk.udp(Client, 1000, 10);
+    let behind = talk.now;
+    talk.wait(4);
+    talk.udp(Client, 1001, 10);
+    talk.tracker.process(&[frame_at(behind, &datagram(Client, 1000, 10))], &mut talk.log);
+    talk.wait(58);
+    assert_eq!(talk.tracker.len(), 2, "one is 62 s old by its own time, and was seen 58 s ago");
+    talk.wait(6);
+    assert!(talk.tracker.is_empty());
+}
+
+#[test]
+fn a_flow_of_two_packets_is_no_slight_one_any_more() {
+    let mut talk = Talk::with(TrackerConfig { max_flows: 32, ..TrackerConfig::default() });
+    for port in [1000..1031, 1000..1031, 2000..2002].into_iter().flatten() {
+        talk.udp(Client, port, 10);
+    }
+    let evicted: Vec<_> =
+        talk.ended().into_iter().filter(|(reason, _)| *reason == EndReason::Evicted).collect();
+    assert_eq!(evicted.len(), 1);
+    assert_eq!(evicted[0].1.packets(), 1, "the one that had a single packet made room");
+}
+
+#[test]
 fn forgetting_and_shrinking_leave_a_reason() {
     let mut talk = Talk::new();
     for port in 1..=5 {
