@@ -1,4 +1,4 @@
-//! Asking the kernel for huge pages, or for none: what finds a flow among a million is two or three cache misses, and in pages of 4 KiB each of
+//! Asking the kernel for huge pages, for none, or for several at once: what finds a flow among a million is two or three cache misses, and in pages of 4 KiB each of
 //! them misses the TLB as well.
 //!
 //! Contract: changes no byte, and fails silently: where the kernel has none to give (or `transparent_hugepage` is `never`) pages stay
