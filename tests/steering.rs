@@ -26,6 +26,10 @@ enum Kind {
     Udp {
         bytes: u8,
     },
+    /// The same behind a VLAN tag.
+    Tagged {
+        bytes: u8,
+    },
     Tcp {
         flags: u8,
         seq: u8,
@@ -56,6 +60,7 @@ struct Sent {
 fn sent() -> impl Strategy<Value = Sent> {
     let kind = prop_oneof![
         4 => any::<u8>().prop_map(|bytes| Kind::Udp { bytes }),
+        1 => any::<u8>().prop_map(|bytes| Kind::Tagged { bytes }),
         6 => (prop::sample::select(vec![2u8, 18, 16, 24, 17, 4, 20]), 0..6u8, 0..6u8, 0..9u8)
             .prop_map(|(flags, seq, ack, bytes)| Kind::Tcp { flags, seq, ack, bytes }),
         1 => (0..3u8).prop_map(|id| Kind::FirstFragment { id }),
@@ -109,7 +114,9 @@ fn frame(Sent { kind, flow, back, .. }: &Sent) -> Vec<u8> {
     };
     const MORE: u16 = 0x2000;
     let packet = match *kind {
-        Kind::Udp { bytes } => ipv4(17, 0, 0, (flow, back), &udp(usize::from(bytes))),
+        Kind::Udp { bytes } | Kind::Tagged { bytes } => {
+            ipv4(17, 0, 0, (flow, back), &udp(usize::from(bytes)))
+        }
         Kind::Tcp { flags, seq, ack, bytes } => {
             let mut segment = [src.to_be_bytes(), dst.to_be_bytes()].concat();
             segment.extend((u32::from(seq) * 4).to_be_bytes());
@@ -130,7 +137,8 @@ fn frame(Sent { kind, flow, back, .. }: &Sent) -> Vec<u8> {
         }
         Kind::Arp => return [&[2; 12][..], &[8, 6], &[0; 28]].concat(),
     };
-    [&[2; 12][..], &[8, 0], &packet].concat()
+    let tag: &[u8] = if let Kind::Tagged { .. } = kind { &[0x81, 0, 0, 7] } else { &[] };
+    [&[2; 12][..], tag, &[8, 0], &packet].concat()
 }
 
 /// An output in memory.

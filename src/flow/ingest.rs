@@ -4,10 +4,16 @@
 //! packets to trackers on other cores.
 
 use super::config::TrackerConfig;
+#[cfg(any(feature = "sensor", test))]
+use super::extract::ByFiveTuple;
 use super::extract::{FlowExtractor, request_type};
 use super::fragments::{FragmentTable, Held, Placed};
 use super::hash::{HashKey, KeyHasher};
+#[cfg(any(feature = "sensor", test))]
+use super::key::FlowKey;
 use super::packet::{Packet, PacketSink, Role};
+#[cfg(any(feature = "sensor", test))]
+use crate::decode::glance::Glance;
 use crate::decode::{
     Fault, Layers, OnLayers, Payload, Transport, decode_any, decode_for, decode_quoted,
     decode_wider,
@@ -29,6 +35,9 @@ const CLOSE_BYTES: usize = 96;
 
 /// Ethernet, IPv4, and TCP without options: what is looked at of nearly every frame.
 const HEADERS_BYTES: usize = 14 + 20 + 20;
+
+/// [`Packet::frame`] where no frame is at hand.
+const NO_FRAME: u32 = u32::MAX;
 
 /// Turns frames into packets with keys.
 pub struct Ingest<E: FlowExtractor> {
@@ -188,13 +197,19 @@ impl<E: FlowExtractor> Ingest<E> {
         let mut taken = 0;
         for (index, frame, latest) in frames {
             taken += 1;
-            self.clock = self.clock.max(latest);
-            if frame.ts >= self.due {
-                self.handle_timeout(frame.ts, packets);
-            }
+            self.pass(frame.ts, latest, packets);
             decode_for(frame, OneFrame { ingest: self, hasher, frame, index, packets });
         }
         self.counters.frames += taken;
+    }
+
+    /// The latest time is known of one frame more.
+    #[inline(always)]
+    fn pass(&mut self, ts: Timestamp, latest: Timestamp, packets: &mut impl PacketSink<E::Key>) {
+        self.clock = self.clock.max(latest);
+        if ts >= self.due {
+            self.handle_timeout(ts, packets);
+        }
     }
 
     #[inline(always)]
@@ -399,6 +414,58 @@ impl<E: FlowExtractor> Ingest<E> {
     }
 }
 
+/// What there is of a frame.
+#[cfg(any(feature = "sensor", test))]
+pub(crate) enum Seen<'a, 'f> {
+    /// What somebody else saw of it.
+    Glance(&'a Glance),
+    /// Its number in its batch, itself, and the latest time that all up to it showed.
+    Frame(usize, &'a Frame<'f>, Timestamp),
+}
+
+#[cfg(any(feature = "sensor", test))]
+impl Ingest<ByFiveTuple> {
+    /// [`batch_between`](Self::batch_between) of frames of which somebody else saw some: packets of those have no frame.
+    #[inline(never)]
+    pub(crate) fn batch_seen<'a, 'f: 'a>(
+        &mut self,
+        seen: impl Iterator<Item = Seen<'a, 'f>>,
+        packets: &mut impl PacketSink<FlowKey>,
+    ) {
+        match self.hasher.clone() {
+            KeyHasher::Fast(fast) => self.each_seen(&fast, seen, packets),
+            KeyHasher::Sip(sip) => self.each_seen(&sip, seen, packets),
+        }
+        self.counters.held = self.fragments.held();
+    }
+
+    #[inline(always)]
+    fn each_seen<'a, 'f: 'a>(
+        &mut self,
+        hasher: &impl HashKey,
+        seen: impl Iterator<Item = Seen<'a, 'f>>,
+        packets: &mut impl PacketSink<FlowKey>,
+    ) {
+        let mut taken = 0;
+        for seen in seen {
+            taken += 1;
+            match seen {
+                Seen::Glance(glance) => {
+                    let frame = &glance.frame();
+                    self.pass(frame.ts, glance.latest(), packets);
+                    let index = NO_FRAME as usize;
+                    glance.tell(OneFrame { ingest: self, hasher, frame, index, packets });
+                }
+                Seen::Frame(index, frame, latest) => {
+                    self.pass(frame.ts, latest, packets);
+                    decode_for(frame, OneFrame { ingest: self, hasher, frame, index, packets });
+                }
+            }
+        }
+        self.counters.frames += taken;
+    }
+}
+
 /// A frame of a batch of which all are looked at.
 fn whole<'a, 'f>((index, frame): (usize, &'a Frame<'f>)) -> (usize, &'a Frame<'f>, Timestamp) {
     (index, frame, frame.ts)
@@ -495,7 +562,7 @@ impl<E: FlowExtractor, P: PacketSink<E::Key>> Giver<'_, E, P> {
             is_reply: is_reply(&held.layers),
             tcp: None,
             payload: Payload::default(),
-            frame: u32::MAX,
+            frame: NO_FRAME,
         });
     }
 }
@@ -558,5 +625,65 @@ mod tests {
             assert_eq!((close.clock, close.frame), (far.clock, far.frame));
         }
         assert_eq!(far.len(), 40);
+    }
+
+    /// Every third frame is seen by somebody else.
+    #[test]
+    fn what_was_seen_of_a_frame_makes_the_same_packet() {
+        use crate::decode::glance::{OnGlance, look};
+
+        struct Keep(Option<Glance>);
+
+        impl OnGlance for Keep {
+            fn told(&mut self, _: u16, glance: Glance) {
+                self.0 = Some(glance);
+            }
+
+            fn untold(&mut self, _: Option<u16>) {}
+        }
+
+        let bytes: Vec<_> = (0..40).map(|n| udp(n, u16::from(n))).collect();
+        let frames: Vec<_> = (0..)
+            .zip(&bytes)
+            .map(|(index, data)| {
+                // Every fourth one is late.
+                let ts =
+                    Timestamp::from_nanos(1_000 + 10 * index - if index % 4 == 3 { 15 } else { 0 });
+                Frame { ts, wire_len: 90, link: LinkType::ETHERNET, interface: 0, data }
+            })
+            .collect();
+        let mut latest = Timestamp::ZERO;
+        let seen: Vec<_> = frames
+            .iter()
+            .enumerate()
+            .map(|(index, frame)| {
+                latest = latest.max(frame.ts);
+                let mut kept = Keep(None);
+                if index % 3 == 0 {
+                    look(frame, latest.nanos_since(frame.ts) as u32, &mut kept);
+                    assert!(kept.0.is_some());
+                }
+                (kept.0, (index, frame, latest))
+            })
+            .collect();
+        let ingest = || {
+            let mut ingest = Ingest::new(ByFiveTuple::default(), &TrackerConfig::default());
+            ingest.set_fixed_seed();
+            ingest
+        };
+        let (mut all, mut some) = (ingest(), ingest());
+        let (mut packets, mut seen_packets) = (Vec::new(), Vec::new());
+        all.batch(&frames, &mut packets);
+        let seen = seen.iter().map(|(glance, (index, frame, latest))| match glance {
+            Some(glance) => Seen::Glance(glance),
+            None => Seen::Frame(*index, frame, *latest),
+        });
+        some.batch_seen(seen, &mut seen_packets);
+        for packet in packets.iter_mut().step_by(3) {
+            packet.frame = NO_FRAME;
+        }
+        assert_eq!(packets, seen_packets);
+        assert_eq!(packets.len(), 40);
+        assert_eq!(format!("{:?}", all.counters()), format!("{:?}", some.counters()));
     }
 }

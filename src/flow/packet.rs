@@ -36,7 +36,7 @@ pub struct Packet<K> {
     pub tcp: Option<TcpHeader>,
     /// Where the transport payload is in the frame's bytes.
     pub payload: Payload,
-    /// Index of the frame in the batch that it came from.
+    /// Index of the frame in the batch that it came from; beyond all where no frame is at hand.
     pub frame: u32,
 }
 

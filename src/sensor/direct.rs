@@ -126,6 +126,9 @@ pub(super) fn publish<T: Tracking>(
 
 /// What tracks packets that an [`Ingest`](crate::flow::ingest::Ingest) made elsewhere.
 pub trait PacketTracking: Tracking {
+    /// Whether it looks at the frames' bytes.
+    const NEEDS_FRAMES: bool;
+
     /// Takes packets, in order; `frames` are what their numbers mean, where those are at hand.
     fn process_packets(
         &mut self,
@@ -136,6 +139,8 @@ pub trait PacketTracking: Tracking {
 }
 
 impl PacketTracking for FlowTracker<ByFiveTuple> {
+    const NEEDS_FRAMES: bool = false;
+
     #[inline]
     fn process_packets(
         &mut self,
@@ -148,6 +153,8 @@ impl PacketTracking for FlowTracker<ByFiveTuple> {
 }
 
 impl PacketTracking for FlowDriver<ByFiveTuple> {
+    const NEEDS_FRAMES: bool = true;
+
     #[inline]
     fn process_packets(
         &mut self,

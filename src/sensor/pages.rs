@@ -120,6 +120,8 @@ impl<T: Tracking> Tracking for Growing<T> {
 }
 
 impl<T: PacketTracking> PacketTracking for Growing<T> {
+    const NEEDS_FRAMES: bool = T::NEEDS_FRAMES;
+
     #[inline]
     fn process_packets(
         &mut self,

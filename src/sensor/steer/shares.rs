@@ -13,18 +13,22 @@ use super::worker::{Worker, WorkerParts};
 use super::{WorkerError, name, tell_unmatched};
 use crate::capture::stretch::{Pick, Stretches};
 use crate::capture::{BATCH_FRAMES_MAX, CaptureError, Upcoming};
-use crate::decode::glance;
-use crate::flow::ingest::{Chosen, Ingest, IngestCounters};
+use crate::decode::glance::{self, Glance};
+use crate::flow::ingest::{Chosen, Ingest, IngestCounters, Seen};
 use crate::flow::packet::PacketSink;
 use crate::flow::{ByFiveTuple, FlowKey, Packet};
 use crate::frame::Frame;
 use crate::obs::Hooks;
+use crate::prefetch::prefetch;
 use crate::sensor::cores::Pinning;
 use crate::sensor::direct::PacketTracking;
 use crate::sensor::read::{Position, ReadEnd, ReadLoop, Stage};
 use crate::sensor::rss::Steering;
 use crate::sensor::shard::{ReaderFigures, Thread};
 use crate::time::Timestamp;
+
+/// What was seen of frames is asked for so many ahead: another core wrote it.
+const GLANCES_AHEAD: usize = 32;
 
 /// What one worker reads with.
 #[derive(Debug)]
@@ -56,7 +60,7 @@ where
     let count = workers.len();
     debug_assert_eq!(others.len() + 1, count);
     let readings = std::iter::once(first).chain(&mut others);
-    let (accord, survey) = (Accord::new(count), Survey::new(count));
+    let (accord, survey) = (Accord::new(count), Survey::new(count, T::NEEDS_FRAMES));
     let (accord, survey, position) = (&accord, &survey, &position);
     std::thread::scope(|scope| {
         let mut threads = Vec::new();
@@ -172,9 +176,12 @@ impl<T: PacketTracking> Share<T> {
         let stretch = place / C::STRETCH;
         match scouting.of(stretch) {
             Some(found) if found.follows(place) && !self.may_give_up(&found) => {
-                capture.pick(found.picks(self.own.worker), |frames, picks| {
-                    self.picked(frames, picks, found.are_told);
+                let worker = self.own.worker;
+                let mut glances = found.glances(worker);
+                capture.pick(found.picks(worker), |frames, picks| {
+                    self.picked(frames, picks, &mut glances, found.are_told);
                 });
+                self.picked(&[], &[], &mut glances, found.are_told);
                 reading.count_looked_at(found.link, &found.kept, &found.filtered);
                 Ok(Some(()))
             }
@@ -195,18 +202,53 @@ impl<T: PacketTracking> Share<T> {
         self.ingest.may_give_up(earliest, latest)
     }
 
-    /// Frames of a stretch that are this worker's, or may be.
-    fn picked(&mut self, frames: &[Frame<'_>], picks: &[Pick], are_told: bool) {
+    /// Frames of a stretch that are this worker's, or may be, and what was seen of others up to the next one that is not there.
+    fn picked(
+        &mut self,
+        frames: &[Frame<'_>],
+        picks: &[Pick],
+        glances: &mut &[Glance],
+        are_told: bool,
+    ) {
         // The latest time of all stretches before it is the ingest's since it was told the time at their end.
-        let latest = frames.iter().zip(picks);
-        let latest = latest.map(|(frame, pick)| frame.ts.plus_nanos(u64::from(pick.late_ns)));
-        let unmatched = self.ingest.counters().unmatched;
-        if are_told {
-            self.ingest.batch_between(frames, latest, &mut self.own.packets);
-        } else {
-            self.ingest.batch_between(frames, latest, &mut self.own);
+        let latest =
+            |(frame, pick): (&Frame<'_>, &Pick)| frame.ts.plus_nanos(u64::from(pick.late_ns));
+        let mut picked = frames.iter().zip(picks).enumerate();
+        if T::NEEDS_FRAMES {
+            let latest = picked.map(|(_, picked)| latest(picked));
+            let unmatched = self.ingest.counters().unmatched;
+            if are_told {
+                self.ingest.batch_between(frames, latest, &mut self.own.packets);
+            } else {
+                self.ingest.batch_between(frames, latest, &mut self.own);
+            }
+            return self.ingested(frames, unmatched);
         }
-        self.ingested(frames, unmatched);
+        loop {
+            let mut taken = 0;
+            let seen = glances.iter().take(BATCH_FRAMES_MAX).map_while(|glance| {
+                glances.get(taken + GLANCES_AHEAD).into_iter().for_each(prefetch);
+                let seen = if glance.is_told() {
+                    Seen::Glance(glance)
+                } else {
+                    let (index, picked) = picked.next()?;
+                    Seen::Frame(index, picked.0, latest(picked))
+                };
+                taken += 1;
+                Some(seen)
+            });
+            let unmatched = self.ingest.counters().unmatched;
+            if are_told {
+                self.ingest.batch_seen(seen, &mut self.own.packets);
+            } else {
+                self.ingest.batch_seen(seen, &mut self.own);
+            }
+            if taken == 0 {
+                return;
+            }
+            *glances = &glances[taken..];
+            self.ingested(frames, unmatched);
+        }
     }
 
     fn batch(&mut self, frames: &[Frame<'_>]) {

@@ -1,4 +1,5 @@
-//! What workers that read the same capture find out for each other: where each worker's frames are, stretch by stretch.
+//! What workers that read the same capture find out for each other: which frames are each worker's, stretch by stretch, and what there is
+//! to be known of them, or where they are.
 //!
 //! Contract: each stretch is looked through by one worker, in the order of the capture, whoever has time for it, some stretches ahead of
 //! where it is itself. What was found is kept until every worker is past it, or gone; nobody is further than so many stretches ahead of
@@ -10,7 +11,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::capture::filter::Filter;
 use crate::capture::stretch::{Pick, Picks, Scout, Tally};
-use crate::decode::glance;
+use crate::decode::glance::{self, Glance, OnGlance};
 use crate::frame::LinkType;
 use crate::sensor::rss::Steering;
 
@@ -33,6 +34,8 @@ pub(super) struct Survey {
     workers: usize,
     /// Whose a frame is.
     pub(super) steering: Steering,
+    /// Whether workers look at frames themselves, for their bytes.
+    needs_frames: bool,
 }
 
 struct State {
@@ -41,8 +44,8 @@ struct State {
     looks: VecDeque<Look>,
     /// Which stretch each worker is at.
     at: Vec<u64>,
-    /// Lists of picks, by worker, recycled.
-    spare: Vec<Vec<Vec<Pick>>>,
+    /// Lists by worker, recycled.
+    spare: Vec<Vec<Own>>,
     /// Workers that wait for a change. Waking nobody is a system call too.
     waiting: usize,
 }
@@ -67,24 +70,41 @@ pub(super) struct Found {
     pub(super) kept: Tally,
     /// Frames that it does not want.
     pub(super) filtered: Tally,
-    /// Those that it wants, by worker: its own, and all that are not told at a glance.
-    picks: Vec<Vec<Pick>>,
-    /// Whether all were told.
+    /// Those that it wants, by worker: its own, and all of which nobody knows whose they are.
+    own: Vec<Own>,
+    /// Whether it is known of all whose they are.
     pub(super) are_told: bool,
     /// Whether the picks say all: not where times go back further than one can say, or too many frames are everybody's.
     is_complete: bool,
 }
 
+/// Frames of a stretch that a worker has to look at, in order.
+#[derive(Clone, Debug, Default)]
+struct Own {
+    /// What was seen of them; nothing of those that are among the picks. None at all where workers look at frames themselves.
+    glances: Vec<Glance>,
+    /// Where those are that the worker is to look at itself.
+    picks: Vec<Pick>,
+}
+
+impl Own {
+    fn clear(&mut self) {
+        self.glances.clear();
+        self.picks.clear();
+    }
+}
+
 /// What a worker is to do next.
 enum Next {
-    /// Look through this stretch, with room for its picks.
-    Look(u64, Vec<Vec<Pick>>),
+    /// Look through this stretch, with room for what is found.
+    Look(u64, Vec<Own>),
     /// Go on with its own one, of which this is known.
     Known(Option<Arc<Found>>),
 }
 
 impl Survey {
-    pub(super) fn new(workers: usize) -> Self {
+    /// Of workers that look at frames themselves, or do not need to.
+    pub(super) fn new(workers: usize, needs_frames: bool) -> Self {
         let state = State {
             first: 0,
             looks: VecDeque::new(),
@@ -97,6 +117,7 @@ impl Survey {
             changed: Condvar::new(),
             workers,
             steering: Steering::new(workers),
+            needs_frames,
         }
     }
 
@@ -117,8 +138,8 @@ impl Survey {
             let next = state.first + state.looks.len() as u64;
             if next < stretch + ahead && next < state.first + ahead + KEPT_MAX {
                 state.looks.push_back(Look::Begun);
-                let picks = state.spare.pop().unwrap_or_else(|| vec![Vec::new(); self.workers]);
-                return Next::Look(next, picks);
+                let own = state.spare.pop().unwrap_or_else(|| vec![Own::default(); self.workers]);
+                return Next::Look(next, own);
             }
             match state.look(stretch) {
                 Some(Look::Done(found)) => return Next::Known(Some(Arc::clone(found))),
@@ -168,7 +189,7 @@ impl State {
         while self.first < last {
             match self.looks.pop_front() {
                 Some(Look::Done(found)) => {
-                    self.spare.extend(Arc::into_inner(found).map(|found| found.picks));
+                    self.spare.extend(Arc::into_inner(found).map(|found| found.own));
                 }
                 Some(Look::Begun | Look::Failed) => {}
                 None => {
@@ -187,28 +208,42 @@ impl Found {
         self.begin == place && self.end > place && self.is_complete
     }
 
-    /// Frames that a worker has to look at.
+    /// Frames that a worker has to look at itself.
     pub(super) fn picks(&self, worker: usize) -> Picks<'_> {
         Picks {
             stretch: self.stretch,
-            picks: &self.picks[worker],
+            picks: &self.own[worker].picks,
             end: self.end,
             frames: self.kept.frames + self.filtered.frames,
         }
     }
 
+    /// What was seen of a worker's frames: [nothing](Glance::is_told) of its picks. None, if it is to look at all of them itself.
+    pub(super) fn glances(&self, worker: usize) -> &[Glance] {
+        &self.own[worker].glances
+    }
+
     /// What a scout finds in a stretch; `None` if it cannot tell.
     fn look(
         stretch: u64,
-        mut picks: Vec<Vec<Pick>>,
+        mut own: Vec<Own>,
         scout: &mut impl Scout,
-        steering: &Steering,
+        survey: &Survey,
         filter: Option<&Filter>,
     ) -> Option<Self> {
-        picks.iter_mut().for_each(Vec::clear);
+        own.iter_mut().for_each(Own::clear);
         let (mut kept, mut filtered) = (Tally::default(), Tally::default());
-        let (mut untold, mut late_ns_max) = (0, 0);
-        let untold_max = UNTOLD_PICKS_MAX / picks.len();
+        let mut late_ns_max = 0;
+        let untold_max = UNTOLD_PICKS_MAX / own.len();
+        let Survey { steering, needs_frames, .. } = survey;
+        let mut deal = Deal {
+            own,
+            steering,
+            needs_frames: *needs_frames,
+            pick: Pick::default(),
+            untold: 0,
+            untold_max,
+        };
         let places = scout.look_through(stretch, |frame, at| {
             if filter.is_some_and(|filter| !filter.matches(frame)) {
                 filtered.add(frame);
@@ -217,14 +252,11 @@ impl Found {
             kept.add(frame);
             let late_ns = kept.latest.nanos_since(frame.ts);
             late_ns_max = late_ns.max(late_ns_max);
-            let pick = Pick { at, late_ns: late_ns as u32 };
-            if let Some(words) = glance::words(frame) {
-                picks[steering.worker_by_words(words)].push(pick);
-                return;
-            }
-            untold += 1;
-            if untold <= untold_max {
-                picks.iter_mut().for_each(|picks| picks.push(pick));
+            deal.pick = Pick { at, late_ns: late_ns as u32 };
+            if deal.needs_frames {
+                deal.untold(glance::words(frame));
+            } else {
+                glance::look(frame, late_ns as u32, &mut deal);
             }
         })?;
         Some(Self {
@@ -234,10 +266,47 @@ impl Found {
             link: scout.link(),
             kept,
             filtered,
-            picks,
-            are_told: untold == 0,
-            is_complete: untold <= untold_max && u32::try_from(late_ns_max).is_ok(),
+            are_told: deal.untold == 0,
+            is_complete: deal.untold <= untold_max && u32::try_from(late_ns_max).is_ok(),
+            own: deal.own,
         })
+    }
+}
+
+/// Frames on their way to their workers' lists.
+struct Deal<'a> {
+    own: Vec<Own>,
+    steering: &'a Steering,
+    needs_frames: bool,
+    /// The frame that is looked at.
+    pick: Pick,
+    /// Those of which nobody knows whose they are: everybody's.
+    untold: usize,
+    untold_max: usize,
+}
+
+impl OnGlance for Deal<'_> {
+    #[inline(always)]
+    fn told(&mut self, words: u16, glance: Glance) {
+        self.own[self.steering.worker_by_words(words)].glances.push(glance);
+    }
+
+    #[inline(always)]
+    fn untold(&mut self, words: Option<u16>) {
+        let Self { own, steering, needs_frames, pick, .. } = self;
+        let give = |own: &mut Own| {
+            if !*needs_frames {
+                own.glances.push(Glance::default());
+            }
+            own.picks.push(*pick);
+        };
+        if let Some(words) = words {
+            return give(&mut own[steering.worker_by_words(words)]);
+        }
+        self.untold += 1;
+        if self.untold <= self.untold_max {
+            own.iter_mut().for_each(give);
+        }
     }
 }
 
@@ -269,11 +338,10 @@ impl<'a, S: Scout> Scouting<'a, S> {
         loop {
             match self.survey.next(self.worker, stretch) {
                 Next::Known(found) => return found,
-                Next::Look(stretch, picks) => {
+                Next::Look(stretch, own) => {
                     let Self { survey, scout, filter, .. } = self;
                     let mut told = Told { survey, stretch, look: Look::Failed };
-                    let found =
-                        Found::look(stretch, picks, scout, &survey.steering, filter.as_ref());
+                    let found = Found::look(stretch, own, scout, survey, filter.as_ref());
                     if let Some(found) = found {
                         told.look = Look::Done(Arc::new(found));
                     }
