@@ -5,7 +5,7 @@
 //! fragment table is before the cut. Each parcel carries the reader's clock. A source that does not wait has a reader of its own
 //! ([`Steer`]): who finds a queue full or empty sleeps, and what is lost meanwhile is counted at the source; a worker
 //! that has nothing to do looks up ten times a second, so that its pulse says of it alone whether it goes on. What can be read more than
-//! once is read by every worker for itself ([`read_in_shares`]): nothing travels.
+//! once is read by every worker for itself ([`read_in_shares`]): no packets travel, but what one saw of a file's frames at a glance.
 
 mod dealer;
 mod lane;
