@@ -30,6 +30,10 @@ enum Kind {
     Tagged {
         bytes: u8,
     },
+    /// A datagram over IPv6, which is another flow.
+    Wide {
+        bytes: u8,
+    },
     Tcp {
         flags: u8,
         seq: u8,
@@ -61,6 +65,7 @@ fn sent() -> impl Strategy<Value = Sent> {
     let kind = prop_oneof![
         4 => any::<u8>().prop_map(|bytes| Kind::Udp { bytes }),
         1 => any::<u8>().prop_map(|bytes| Kind::Tagged { bytes }),
+        2 => any::<u8>().prop_map(|bytes| Kind::Wide { bytes }),
         6 => (prop::sample::select(vec![2u8, 18, 16, 24, 17, 4, 20]), 0..6u8, 0..6u8, 0..9u8)
             .prop_map(|(flags, seq, ack, bytes)| Kind::Tcp { flags, seq, ack, bytes }),
         1 => (0..3u8).prop_map(|id| Kind::FirstFragment { id }),
@@ -101,6 +106,17 @@ fn ipv4(proto: u8, id: u8, fragment: u16, ends: (u8, bool), rest: &[u8]) -> Vec<
     packet
 }
 
+fn ipv6(proto: u8, (flow, back): (u8, bool), rest: &[u8]) -> Vec<u8> {
+    let (near, far) = ([[0x20; 15].as_slice(), &[flow]].concat(), [0xfd; 16].to_vec());
+    let (src, dst) = if back { (far, near) } else { (near, far) };
+    let mut packet = vec![0x60, 0, 0, 0];
+    packet.extend((rest.len() as u16).to_be_bytes());
+    packet.extend([proto, 64]);
+    packet.extend([src, dst].concat());
+    packet.extend(rest);
+    packet
+}
+
 fn frame(Sent { kind, flow, back, .. }: &Sent) -> Vec<u8> {
     let (flow, back) = (*flow, *back);
     let near = 1000 + u16::from(flow);
@@ -125,6 +141,7 @@ fn frame(Sent { kind, flow, back, .. }: &Sent) -> Vec<u8> {
             segment.resize(20 + usize::from(bytes), 7);
             ipv4(6, 0, 0, (flow, back), &segment)
         }
+        Kind::Wide { bytes } => ipv6(17, (flow, back), &udp(usize::from(bytes))),
         Kind::FirstFragment { id } => ipv4(17, id, MORE, (flow, back), &udp(24)),
         Kind::LaterFragment { id, more } => {
             let offset = 4 | if more { MORE } else { 0 };
@@ -138,7 +155,8 @@ fn frame(Sent { kind, flow, back, .. }: &Sent) -> Vec<u8> {
         Kind::Arp => return [&[2; 12][..], &[8, 6], &[0; 28]].concat(),
     };
     let tag: &[u8] = if let Kind::Tagged { .. } = kind { &[0x81, 0, 0, 7] } else { &[] };
-    [&[2; 12][..], tag, &[8, 0], &packet].concat()
+    let ether_type = if let Kind::Wide { .. } = kind { [0x86, 0xdd] } else { [8, 0] };
+    [&[2; 12][..], tag, &ether_type, &packet].concat()
 }
 
 /// An output in memory.
