@@ -21,7 +21,8 @@ const AHEAD_A_WORKER: u64 = 1;
 /// Stretches that are kept for who is last, beyond those that are ahead.
 const KEPT_MAX: u64 = 16;
 
-/// Picks of frames that are not told at a glance, of one stretch for all workers together: 256 KiB.
+/// Picks of frames of which nobody knows whose they are, of one stretch for all workers together: 1.8 MB, with their places among the
+/// glances.
 const UNTOLD_PICKS_MAX: usize = 1 << 15;
 
 /// The stretch of who takes no part any more.
