@@ -290,10 +290,19 @@ lossy() {
     rm "$tmp/LOSS"
 }
 
-# The client reads slower than the server sends and goes away with bytes unread: its kernel sends RST, no FIN.
+# unread: whether bytes wait in the client's kernel that it has not read.
+unread() { in_a ss -Htn state established dst "$server4:80" | awk '$1 > 0 { found = 1 } END { exit !found }'; }
+
+# The client is stopped in the middle, and goes away once bytes wait for it unread: its kernel sends RST, no FIN.
 aborted() {
-    local code=0
-    in_a curl -s --limit-rate 8k --max-time 1.5 -o "$tmp/part" "http://$server4/huge.bin" || code=$?
+    local client code=0
+    ip netns exec "$ns-a" curl -s -N -o "$tmp/part" "http://$server4/huge.bin" &
+    client=$!
+    wait_for "a part of the download" test -s "$tmp/part"
+    kill -STOP "$client"
+    wait_for "bytes unread" unread
+    kill -KILL "$client"
+    wait "$client" 2>/dev/null || code=$?
     sleep 0.5
     : >"$tmp/nginx/access.log"
     jq -nc --argjson code "$code" --argjson part "$(body "$tmp/part" /huge.bin 200)" \
