@@ -8,7 +8,8 @@
 //! | [`jsonl`] | one JSON object a record |
 //! | [`records`] | a worker's end: events in, full buffers out |
 //! | [`queue`] | a bounded queue whose ends sleep instead of spinning |
-//! | [`sink`] | the writing end: a thread, a bounded queue, a count of what became of each record |
+//! | [`sink`] | the writing end: a thread and a bounded queue, or whoever has records; a count of what became of each record |
+//! | `turns` | work that those who bring it do by turns, where no core is left for a thread |
 //! | `drop_behind` | a file whose written part leaves the page cache |
 //!
 //! Contract: a record that was produced is either written or counted as dropped under a reason;
@@ -21,6 +22,7 @@ pub mod queue;
 pub mod records;
 pub mod sink;
 pub mod text;
+mod turns;
 
 pub use records::{RecordWriter, WhenFull};
 pub use sink::{DropReason, Sink, SinkCounts};

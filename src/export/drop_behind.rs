@@ -3,7 +3,9 @@
 //! Left alone, the kernel keeps records until memory is short, writes them in bursts, and stops whoever writes once too much of
 //! memory waits to be written. Here it is told to begin with every [`STEP_BYTES`], and to let go of what was written a while ago
 //! (posix_fadvise(2), `POSIX_FADV_DONTNEED`, which does both). So the same pages are used again and again; where free memory is the
-//! host's, in a virtual machine, fresh ones cost more than all that is written into them.
+//! host's, in a virtual machine, fresh ones cost more than all that is written into them. Of a file of up to
+//! [`LEFT_BYTES`] the kernel is told nothing: that much is no burden, telling is up to a twelfth of a replay's time, and who has replayed
+//! a capture looks at its records next.
 //!
 //! Contract: bytes and errors are the file's own; what is told is advice, and where it is not taken nothing else changes. The last
 //! [`KEPT_BYTES`] stay, for who follows the file. A thread of its own tells it, because a slow disk may make it wait: the writer never does, and
@@ -14,7 +16,9 @@ use std::io::{self, IoSlice, Write};
 use std::ops::Range;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 
-/// The kernel is told so often.
+/// A file that is no longer is left alone.
+const LEFT_BYTES: u64 = 512 << 20;
+/// Of a longer one the kernel is told so often.
 const STEP_BYTES: u64 = 1 << 20;
 /// What was written last and stays.
 const KEPT_BYTES: u64 = 16 << 20;
@@ -72,7 +76,7 @@ impl Write for DropBehind {
         let told = whole_steps(self.at);
         self.at += more as u64;
         let end = whole_steps(self.at);
-        if end > told {
+        if end > told.max(LEFT_BYTES) {
             self.tell(told, end);
         }
         Ok(more)
@@ -125,7 +129,25 @@ fn let_go(_: &File, _: Range<u64>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(target_os = "linux")]
+    use std::io::{Read, Seek, SeekFrom};
+
     use super::*;
+
+    #[test]
+    fn a_file_is_left_alone_until_it_is_long() {
+        let path = std::env::temp_dir().join(format!("flowscope-behind-{}", std::process::id()));
+        let file = File::create_new(&path).unwrap();
+        let mut file = DropBehind::new(file, LEFT_BYTES - 2 * STEP_BYTES);
+        let step = vec![b'x'; STEP_BYTES as usize];
+        for _ in 0..2 {
+            file.write_all(&step).unwrap();
+            assert!(matches!(file.thread, Thread::Later));
+        }
+        file.write_all(&step).unwrap();
+        assert!(matches!(file.thread, Thread::Runs(_)));
+        std::fs::remove_file(&path).unwrap();
+    }
 
     /// What is told of a file that was told of up to `told` and has these ends, up to the first refusal.
     fn told_of(told: u64, ends: &[u64], refuses: bool) -> Vec<(u64, u64)> {
@@ -176,7 +198,11 @@ mod tests {
         let path = here.with_file_name(format!("drop-behind-{}", std::process::id()));
         let whole: Vec<u8> = (0..=u8::MAX).cycle().take(LEN + STEP_BYTES as usize).collect();
         let (first, last) = whole.split_at(LEN);
-        let mut file = DropBehind::new(File::create(&path).unwrap(), 0);
+        // Behind a hole, so that it is long.
+        let mut file = File::create_new(&path).unwrap();
+        file.set_len(LEFT_BYTES).unwrap();
+        file.seek(SeekFrom::End(0)).unwrap();
+        let mut file = DropBehind::new(file, LEFT_BYTES);
         for piece in first.chunks(100_000) {
             file.write_all(piece).unwrap();
         }
@@ -197,7 +223,10 @@ mod tests {
             }
             left
         });
-        let bytes = std::fs::read(&path).unwrap();
+        let mut bytes = Vec::new();
+        let mut written = File::open(&path).unwrap();
+        written.seek(SeekFrom::Start(LEFT_BYTES)).unwrap();
+        written.read_to_end(&mut bytes).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert!(bytes == whole, "{} of {} bytes, or others", bytes.len(), whole.len());
         let Some(left) = left else {

@@ -11,7 +11,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use crossbeam_queue::ArrayQueue;
@@ -19,6 +19,7 @@ use crossbeam_queue::ArrayQueue;
 use super::drop_behind::DropBehind;
 use super::queue::{Queue, Taken};
 use super::text::LINE_BYTES_MAX;
+use super::turns::Turns;
 
 /// Size of a buffer of records: about one write.
 const CHUNK_BYTES: usize = 128 * 1024;
@@ -190,8 +191,8 @@ impl std::fmt::Debug for Opened {
 pub enum WrittenBy {
     /// A thread of the sink's own: a slow output holds nobody up before its queue is full.
     Thread,
-    /// Whoever hands over a chunk, at once. For a single core, where a thread takes its time from who makes the chunks, and finds
-    /// them in no cache.
+    /// Whoever hands over a chunk, at once; or who is writing, who then finds it. For who has all cores, where a thread takes its time
+    /// from who makes the chunks, and finds them in no cache.
     Giver,
 }
 
@@ -221,8 +222,8 @@ struct Shared {
 enum Way {
     /// By the thread that takes it out.
     Queue(Box<Queue<Chunk>>),
-    /// By who has it.
-    Writer(Mutex<Writer>),
+    /// By who has it, or who is writing.
+    Turns(Box<Turns<Writer, Chunk>>),
 }
 
 impl Sink {
@@ -231,7 +232,8 @@ impl Sink {
         let name = opened.name.clone();
         let writer = Writer::new(opened);
         if by == WrittenBy::Giver {
-            let shared = Arc::new(Shared::new(Way::Writer(Mutex::new(writer))));
+            let shared =
+                Arc::new(Shared::new(Way::Turns(Box::new(Turns::new(writer, CHUNKS_QUEUED_MAX)))));
             return Ok(Self { name, shared, thread: None });
         }
         let shared = Arc::new(Shared::new(Way::Queue(Box::new(Queue::new(CHUNKS_QUEUED_MAX)))));
@@ -257,7 +259,7 @@ impl Sink {
     pub fn finish(&mut self) {
         match &self.shared.way {
             Way::Queue(queue) => queue.close(),
-            Way::Writer(writer) => locked(writer).finish(&self.shared),
+            Way::Turns(turns) => turns.after_all(take(&self.shared)).finish(&self.shared),
         }
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -281,7 +283,7 @@ impl SinkHandle {
             return;
         }
         let pushed = match &self.shared.way {
-            Way::Writer(writer) => return locked(writer).take(&self.shared, chunk),
+            Way::Turns(turns) => return turns.take(chunk, take(&self.shared)),
             // A chunk that was handed over before it was full is one that somebody waits for.
             Way::Queue(queue) if chunk.is_full() => queue.push_without_hurry(chunk),
             Way::Queue(queue) => queue.push(chunk),
@@ -294,7 +296,7 @@ impl SinkHandle {
     /// Hands over a chunk if there is room at once; else its records are dropped.
     pub fn push_or_drop(&self, chunk: Chunk) {
         match &self.shared.way {
-            Way::Writer(_) => self.push(chunk),
+            Way::Turns(_) => self.push(chunk),
             Way::Queue(queue) => {
                 if chunk.records != 0
                     && let Err(chunk) = queue.try_push(chunk)
@@ -309,7 +311,7 @@ impl SinkHandle {
     /// tries again. Does nothing to standard output.
     pub fn reopen(&self) {
         match &self.shared.way {
-            Way::Writer(writer) => locked(writer).reopen(&self.shared),
+            Way::Turns(turns) => turns.after_all(take(&self.shared)).reopen(&self.shared),
             Way::Queue(queue) => {
                 self.shared.reopen.store(true, Ordering::SeqCst);
                 // Wakes a thread that has nothing to do; in a full queue it has.
@@ -396,6 +398,11 @@ impl Shared {
     fn drop_records(&self, reason: DropReason, records: u64) {
         self.dropped[reason as usize].fetch_add(records, Ordering::Relaxed);
     }
+}
+
+/// What a writer does with a chunk.
+fn take(shared: &Shared) -> impl FnMut(&mut Writer, Chunk) {
+    |writer, chunk| writer.take(shared, chunk)
 }
 
 /// An output on the way: what waits for it, and whether it has failed.
@@ -486,11 +493,6 @@ impl Writer {
             shared.note(&error);
         }
     }
-}
-
-/// Who panicked with it has left nothing half-done that counts.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// How much of what waits is written.

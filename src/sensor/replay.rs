@@ -42,7 +42,8 @@ use crate::flow::ingest::Ingest;
 pub fn run(mut options: ReplayOptions, code_at_once: i32) -> anyhow::Result<Outcome> {
     let stop = Stop::new();
     stop.on_signals(code_at_once, None::<fn()>).context("signals cannot be watched")?;
-    let by = if allowed().len() == 1 { WrittenBy::Giver } else { WrittenBy::Thread };
+    let has_all = allowed().len() <= options.workers;
+    let by = if has_all { WrittenBy::Giver } else { WrittenBy::Thread };
     let mut sinks = start_sinks(open_outputs(&options.outputs)?, by)?;
     let summary_file = options.summary.as_deref().map(SummaryFile::create).transpose()?;
     let named = |sink: &Sink| (sink.name().to_owned(), sink.handle());
