@@ -33,9 +33,9 @@ pub struct Endpoints {
 
 /// The Community ID as text.
 pub fn text(endpoints: &Endpoints, seed: u16) -> [u8; TEXT_LEN] {
-    let mut text = *b"1:............................";
-    // 20 bytes are always 28 characters.
-    let _ = STANDARD.encode_slice(digest(endpoints, seed), &mut text[2..]);
+    let (mut block, mut text) = (Block::default(), [0; TEXT_LEN]);
+    block.set(endpoints, seed);
+    block.put(&mut text);
     text
 }
 
@@ -45,49 +45,74 @@ const SHA1_BEGIN: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476
 /// Bytes of a block of SHA-1.
 const BLOCK: usize = 64;
 
-/// The bytes behind the text.
-pub fn digest(endpoints: &Endpoints, seed: u16) -> [u8; 20] {
-    let Endpoints { src, dst, src_port, dst_port, proto, version } = *endpoints;
-    let (dst_port, one_way) = match counterpart(proto, src_port) {
-        Some(type_back) => (type_back, false),
-        None => (dst_port, matches!(proto, IpProto::ICMP | IpProto::ICMPV6)),
-    };
-    let keep = one_way || (src, src_port) < (dst, dst_port);
-    let (src, dst, src_port, dst_port) =
-        if keep { (src, dst, src_port, dst_port) } else { (dst, src, dst_port, src_port) };
+/// What SHA-1 is taken of. Set well before it is [put](Self::put), and where it stays, it is read without waiting for what was written to
+/// memory in between.
+#[derive(Clone, Debug)]
+pub(super) struct Block([u8; BLOCK]);
 
-    let mut block = [0u8; BLOCK];
-    block[..2].copy_from_slice(&seed.to_be_bytes());
-    let mut len = match version {
-        IpVersion::V4 => {
-            block[2..6].copy_from_slice(&src.0[12..]);
-            block[6..10].copy_from_slice(&dst.0[12..]);
-            10
-        }
-        IpVersion::V6 => {
-            block[2..18].copy_from_slice(&src.0);
-            block[18..34].copy_from_slice(&dst.0);
-            34
-        }
-    };
-    // A byte of zero follows the protocol.
-    block[len] = proto.0;
-    len += 2;
-    if has_ports(proto) {
-        block[len..len + 2].copy_from_slice(&src_port.to_be_bytes());
-        block[len + 2..len + 4].copy_from_slice(&dst_port.to_be_bytes());
-        len += 4;
+impl Default for Block {
+    fn default() -> Self {
+        Self([0; BLOCK])
     }
-    // A bit that is set, zeros, the length in bits: section 5.1.1.
-    block[len] = 0x80;
-    block[BLOCK - 2..].copy_from_slice(&(8 * len as u16).to_be_bytes());
-    let mut state = SHA1_BEGIN;
-    compress(&mut state, &[block]);
-    let mut digest = [0; 20];
-    for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
-        bytes.copy_from_slice(&word.to_be_bytes());
+}
+
+impl Block {
+    /// Of a block that was not set before.
+    pub(super) fn set(&mut self, endpoints: &Endpoints, seed: u16) {
+        let Self(block) = self;
+        let Endpoints { src, dst, src_port, dst_port, proto, version } = *endpoints;
+        let (dst_port, one_way) = match counterpart(proto, src_port) {
+            Some(type_back) => (type_back, false),
+            None => (dst_port, matches!(proto, IpProto::ICMP | IpProto::ICMPV6)),
+        };
+        let is_first = match version {
+            IpVersion::V4 => (src.v4_bits(), src_port) < (dst.v4_bits(), dst_port),
+            IpVersion::V6 => (src, src_port) < (dst, dst_port),
+        };
+        let (src, dst, src_port, dst_port) = if one_way || is_first {
+            (src, dst, src_port, dst_port)
+        } else {
+            (dst, src, dst_port, src_port)
+        };
+        block[..2].copy_from_slice(&seed.to_be_bytes());
+        let mut len = match version {
+            IpVersion::V4 => {
+                block[2..6].copy_from_slice(&src.v4_bits().to_be_bytes());
+                block[6..10].copy_from_slice(&dst.v4_bits().to_be_bytes());
+                10
+            }
+            IpVersion::V6 => {
+                block[2..18].copy_from_slice(&src.0);
+                block[18..34].copy_from_slice(&dst.0);
+                34
+            }
+        };
+        // A byte of zero follows the protocol.
+        block[len] = proto.0;
+        len += 2;
+        if has_ports(proto) {
+            block[len..len + 2].copy_from_slice(&src_port.to_be_bytes());
+            block[len + 2..len + 4].copy_from_slice(&dst_port.to_be_bytes());
+            len += 4;
+        }
+        // A bit that is set, zeros, the length in bits: section 5.1.1.
+        block[len] = 0x80;
+        block[BLOCK - 2..].copy_from_slice(&(8 * len as u16).to_be_bytes());
     }
-    digest
+
+    /// Puts the Community ID as text.
+    #[inline]
+    pub(super) fn put(&self, text: &mut [u8; TEXT_LEN]) {
+        text[..2].copy_from_slice(b"1:");
+        let mut state = SHA1_BEGIN;
+        compress(&mut state, std::slice::from_ref(&self.0));
+        let mut digest = [0; 20];
+        for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
+            bytes.copy_from_slice(&word.to_be_bytes());
+        }
+        // 20 bytes are always 28 characters.
+        let _ = STANDARD.encode_slice(digest, &mut text[2..]);
+    }
 }
 
 /// The protocols whose ports (or types) are part of the identifier. DCCP and UDP-Lite are not.

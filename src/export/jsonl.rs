@@ -5,7 +5,7 @@
 //! ([`FlowStats::unreported`]), so that records of a flow add up; flags, history and state are
 //! those since the flow began.
 
-use super::community_id::{self, Endpoints};
+use super::community_id::{Block, Endpoints};
 use super::text::Line;
 use crate::flow::extract::reply_type;
 use crate::flow::{FiveTuple, FlowKey, FlowStats, TcpState, Totals};
@@ -30,9 +30,13 @@ pub fn put_record(
     with_community_id: bool,
 ) {
     let tuple = key.from_end(stats.initiator_end);
+    let (src_port, dst_port) = printed_ports(&tuple, stats);
+    let mut block = Block::default();
+    if with_community_id {
+        block.set(&endpoints(&tuple, (src_port, dst_port)), 0);
+    }
     line.put(b"{\"src_ip\":\"");
     line.ip(tuple.src, tuple.version);
-    let (src_port, dst_port) = printed_ports(&tuple, stats);
     number(line, b"\",\"src_port\":", u64::from(src_port));
     line.put(b",\"dst_ip\":\"");
     line.ip(tuple.dst, tuple.version);
@@ -69,7 +73,7 @@ pub fn put_record(
     }
     if with_community_id {
         line.put(b",\"community_id\":\"");
-        line.put(&community_id::text(&endpoints(&tuple, (src_port, dst_port)), 0));
+        line.put_with(|text| block.put(text));
         line.put(b"\"");
     }
     line.put(b"}\n");

@@ -2,7 +2,8 @@
 //!
 //! Contract: no allocation, no formatting machinery, and what is put needs no escaping in JSON. A line that is full takes
 //! nothing more and says so; what a caller puts fits, which tests hold it to. Short things are stored as fixed-size words, of
-//! which only the front counts: a copy of variable length is a call.
+//! which only the front counts: a copy of variable length is a call. A word is put together in a register: one that is read at once
+//! after it was written to memory in smaller pieces waits for all stores before it.
 
 use crate::flow::History;
 use crate::net::{Addr, IpVersion, TcpFlags};
@@ -92,6 +93,12 @@ impl<'a> Line<'a> {
                 let leading = u32::from(value < 100) + u32::from(value < 1000);
                 self.word((digits >> (8 * leading)).to_le_bytes(), 4 - leading as usize);
             }
+            10_000..100_000_000 => {
+                let digits = eight_digits(value);
+                // Zeros in front: eight bits each, the first digit lowest.
+                let leading = (digits & 0x0f0f_0f0f_0f0f_0f0f).trailing_zeros() / 8;
+                self.word((digits >> (8 * leading)).to_le_bytes(), 8 - leading as usize);
+            }
             _ => self.put_all(itoa::Buffer::new().format(value).as_bytes()),
         }
     }
@@ -153,40 +160,57 @@ impl<'a> Line<'a> {
         }
         let text = *text;
         self.put(&text);
-        let [n0, n1, n2, n3, n4, n5, n6, n7, n8] = nine_digits(nanos);
-        self.put(&[n0, n1, n2, n3, n4, n5, n6, n7, n8, b'Z']);
+        self.nine_digits(nanos);
+        self.put(b"Z");
     }
 
     /// Nanoseconds as seconds with nine decimals: `1.500000000`.
     pub fn seconds(&mut self, nanos: u64) {
         self.number(nanos / SECOND_NS);
         self.put(b".");
-        self.put(&nine_digits(nanos % SECOND_NS));
+        self.nine_digits(nanos % SECOND_NS);
+    }
+
+    /// A number below 1 000 000 000, with the zeros in front.
+    #[inline(always)]
+    fn nine_digits(&mut self, value: u64) {
+        self.put(&[b'0' + (value / 100_000_000) as u8]);
+        self.put(&eight_digits(value % 100_000_000).to_le_bytes());
     }
 
     /// TCP flags as letters in header order, only those that are set; nothing when none is.
     #[inline]
     pub fn flags(&mut self, flags: TcpFlags) {
-        let mut word = [0; 9];
-        let mut len = 0;
-        for (bit, letter) in (0..8).rev().zip(*b"CEUAPRSF") {
-            // Overwritten by the next one when it is not set.
-            word[len] = letter;
-            len += usize::from(flags.0 >> bit & 1);
-        }
-        self.word(word, len);
+        self.word(FLAGS[usize::from(flags.0)], flags.0.count_ones() as usize);
     }
 
     /// The letters of a connection's history.
     #[inline]
     pub fn history(&mut self, history: History) {
-        let mut word = [0; History::MAX_LETTERS];
-        let mut len = 0;
-        for (room, letter) in word.iter_mut().zip(history.letters()) {
-            *room = letter as u8;
-            len += 1;
+        let mut letters = history.letters();
+        loop {
+            let (mut word, mut len) = (0, 0);
+            for letter in letters.by_ref().take(size_of::<u64>()) {
+                word |= u64::from(letter as u8) << (8 * len);
+                len += 1;
+            }
+            if len == 0 {
+                return;
+            }
+            self.word(word.to_le_bytes(), len);
         }
-        self.word(word, len);
+    }
+
+    /// What `fill` makes of room for so many bytes.
+    #[inline(always)]
+    pub fn put_with<const N: usize>(&mut self, fill: impl FnOnce(&mut [u8; N])) {
+        match self.room.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut::<N>) {
+            Some(room) => {
+                fill(room);
+                self.len += N;
+            }
+            None => self.is_cut = true,
+        }
     }
 }
 
@@ -209,6 +233,24 @@ const OCTETS: [[u8; 4]; 256] = {
     table
 };
 
+/// The letters of each byte of flags.
+const FLAGS: [[u8; 8]; 256] = {
+    let mut table = [[0; 8]; 256];
+    let mut flags = 0;
+    while flags < 256 {
+        let (mut bit, mut len) = (0, 0);
+        while bit < 8 {
+            if flags << bit & 0x80 != 0 {
+                table[flags][len] = b"CEUAPRSF"[bit];
+                len += 1;
+            }
+            bit += 1;
+        }
+        flags += 1;
+    }
+    table
+};
+
 const fn octet_len(octet: u8) -> usize {
     1 + (octet >= 10) as usize + (octet >= 100) as usize
 }
@@ -227,13 +269,15 @@ const fn four_digits(value: u32) -> [u8; 4] {
     [a, b, c, d]
 }
 
-/// Of a number below 1 000 000 000.
+/// Of a number below 100 000 000, the first one in the lowest byte: four, two and one at a time, side by side in one word.
 #[inline]
-fn nine_digits(value: u64) -> [u8; 9] {
-    let (high, rest) = (value / 100_000_000, value % 100_000_000);
-    let [a, b, c, d] = four_digits((rest / 10_000) as u32);
-    let [e, f, g, h] = four_digits((rest % 10_000) as u32);
-    [b'0' + high as u8, a, b, c, d, e, f, g, h]
+fn eight_digits(value: u64) -> u64 {
+    let fours = (value / 10_000) | ((value % 10_000) << 32);
+    // By a hundred and by ten, which multiplying and shifting is, of numbers that small.
+    let high = ((fours * 10_486) >> 20) & 0x7f_0000_007f;
+    let twos = high | ((fours - 100 * high) << 16);
+    let high = ((twos * 103) >> 10) & 0xf_000f_000f_000f;
+    (high | ((twos - 10 * high) << 8)) + 0x3030_3030_3030_3030
 }
 
 /// The first of the longest runs of two zero groups or more (RFC 5952 section 4.2); else empty.
@@ -281,6 +325,8 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::history::Mark;
+    use crate::net::End;
     use proptest::prelude::*;
     use std::net::Ipv6Addr;
 
@@ -339,6 +385,36 @@ mod tests {
     fn seconds_keep_their_nanoseconds() {
         assert_eq!(text(|out| out.seconds(1_500_000_007)), "1.500000007");
         assert_eq!(text(|out| out.seconds(0)), "0.000000000");
+    }
+
+    #[test]
+    fn every_four_digits_of_eight_read_as_they_are() {
+        for value in (0..10_000).map(|four| four * 10_000 + (9_999 - four)) {
+            assert_eq!(eight_digits(value).to_le_bytes(), *format!("{value:08}").as_bytes());
+        }
+    }
+
+    #[test]
+    fn every_flag_is_its_letter() {
+        for flags in 0..=u8::MAX {
+            let letters: String = (0..8)
+                .filter(|bit| flags << bit & 0x80 != 0)
+                .map(|bit| char::from(b"CEUAPRSF"[bit]))
+                .collect();
+            assert_eq!(text(|out| out.flags(TcpFlags(flags))), letters);
+        }
+    }
+
+    #[test]
+    fn histories_of_any_length_are_put_whole() {
+        let mut history = History::default();
+        let marks = Mark::ALL.into_iter().flat_map(|mark| [(mark, End::A), (mark, End::B)]);
+        for (mark, end) in marks.take(History::MAX_LETTERS) {
+            assert_eq!(text(|out| out.history(history)), history.to_string());
+            history = history.with([mark], end);
+        }
+        let whole = text(|out| out.history(history));
+        assert_eq!((whole.len(), whole), (History::MAX_LETTERS, history.to_string()));
     }
 
     #[test]
