@@ -39,6 +39,13 @@ pub fn text(endpoints: &Endpoints, seed: u16) -> [u8; TEXT_LEN] {
     text
 }
 
+/// The bytes behind the text.
+pub fn digest(endpoints: &Endpoints, seed: u16) -> [u8; 20] {
+    let mut block = Block::default();
+    block.set(endpoints, seed);
+    block.digest()
+}
+
 /// What SHA-1 begins with (FIPS 180-4 section 5.3.1).
 const SHA1_BEGIN: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476, 0xc3d2_e1f0];
 
@@ -100,18 +107,23 @@ impl Block {
         block[BLOCK - 2..].copy_from_slice(&(8 * len as u16).to_be_bytes());
     }
 
-    /// Puts the Community ID as text.
     #[inline]
-    pub(super) fn put(&self, text: &mut [u8; TEXT_LEN]) {
-        text[..2].copy_from_slice(b"1:");
+    fn digest(&self) -> [u8; 20] {
         let mut state = SHA1_BEGIN;
         compress(&mut state, std::slice::from_ref(&self.0));
         let mut digest = [0; 20];
         for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
             bytes.copy_from_slice(&word.to_be_bytes());
         }
+        digest
+    }
+
+    /// Puts the Community ID as text.
+    #[inline]
+    pub(super) fn put(&self, text: &mut [u8; TEXT_LEN]) {
+        text[..2].copy_from_slice(b"1:");
         // 20 bytes are always 28 characters.
-        let _ = STANDARD.encode_slice(digest, &mut text[2..]);
+        let _ = STANDARD.encode_slice(self.digest(), &mut text[2..]);
     }
 }
 
