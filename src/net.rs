@@ -188,6 +188,9 @@ impl TcpFlags {
     /// Congestion window reduced.
     pub const CWR: Self = Self(0x80);
 
+    /// A letter for each, in header order: the highest bit first.
+    pub(crate) const LETTERS: [u8; 8] = *b"CEUAPRSF";
+
     /// Whether all of `other` are set here.
     #[inline]
     pub const fn has(self, other: Self) -> bool {
@@ -207,7 +210,7 @@ impl fmt::Display for TcpFlags {
         if self.0 == 0 {
             return f.write_str("-");
         }
-        for (bit, letter) in (0..8).rev().zip("CEUAPRSF".chars()) {
+        for (bit, letter) in (0..8).rev().zip(Self::LETTERS.map(char::from)) {
             if self.0 & 1 << bit != 0 {
                 write!(f, "{letter}")?;
             }

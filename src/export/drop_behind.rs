@@ -4,7 +4,7 @@
 //! memory waits to be written. Here it is told to begin with every [`STEP_BYTES`], and to let go of what was written a while ago
 //! (posix_fadvise(2), `POSIX_FADV_DONTNEED`, which does both). So the same pages are used again and again; where free memory is the
 //! host's, in a virtual machine, fresh ones cost more than all that is written into them. Of a file of up to
-//! [`LEFT_BYTES`] the kernel is told nothing: that much is no burden, telling is up to a twelfth of a replay's time, and who has replayed
+//! [`LEFT_BYTES`] the kernel is told nothing: that much is no burden, telling is up to a sixteenth of a replay's time, and who has replayed
 //! a capture looks at its records next.
 //!
 //! Contract: bytes and errors are the file's own; what is told is advice, and where it is not taken nothing else changes. The last

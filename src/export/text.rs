@@ -73,13 +73,21 @@ impl<'a> Line<'a> {
     /// The first `len` bytes of `word`.
     #[inline(always)]
     fn word<const N: usize>(&mut self, word: [u8; N], len: usize) {
-        match self.room.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut::<N>) {
-            Some(room) => {
-                *room = word;
-                self.len += len;
-            }
-            None => self.is_cut = true,
+        if let Some(room) = self.room_for() {
+            *room = word;
+            self.len += len;
         }
+    }
+
+    /// Where so many bytes may be put; `None` where they would not fit, which is noted.
+    #[inline(always)]
+    fn room_for<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        let Self { room, len, is_cut, .. } = self;
+        let room = room.get_mut(*len..).and_then(<[u8]>::first_chunk_mut);
+        if room.is_none() {
+            *is_cut = true;
+        }
+        room
     }
 
     /// A decimal number.
@@ -204,12 +212,9 @@ impl<'a> Line<'a> {
     /// What `fill` makes of room for so many bytes.
     #[inline(always)]
     pub fn put_with<const N: usize>(&mut self, fill: impl FnOnce(&mut [u8; N])) {
-        match self.room.get_mut(self.len..).and_then(<[u8]>::first_chunk_mut::<N>) {
-            Some(room) => {
-                fill(room);
-                self.len += N;
-            }
-            None => self.is_cut = true,
+        if let Some(room) = self.room_for() {
+            fill(room);
+            self.len += N;
         }
     }
 }
@@ -241,7 +246,7 @@ const FLAGS: [[u8; 8]; 256] = {
         let (mut bit, mut len) = (0, 0);
         while bit < 8 {
             if flags << bit & 0x80 != 0 {
-                table[flags][len] = b"CEUAPRSF"[bit];
+                table[flags][len] = TcpFlags::LETTERS[bit];
                 len += 1;
             }
             bit += 1;
