@@ -93,21 +93,13 @@ impl<'a> Line<'a> {
     /// A decimal number.
     #[inline]
     pub fn number(&mut self, value: u64) {
-        match value {
-            0..10 => self.word([b'0' + value as u8], 1),
-            10..10_000 => {
-                // All four digits, shifted so that the first one that counts comes first.
-                let digits = u32::from_le_bytes(four_digits(value as u32));
-                let leading = u32::from(value < 100) + u32::from(value < 1000);
-                self.word((digits >> (8 * leading)).to_le_bytes(), 4 - leading as usize);
-            }
-            10_000..100_000_000 => {
-                let digits = eight_digits(value);
-                // Zeros in front: eight bits each, the first digit lowest.
-                let leading = (digits & 0x0f0f_0f0f_0f0f_0f0f).trailing_zeros() / 8;
-                self.word((digits >> (8 * leading)).to_le_bytes(), 8 - leading as usize);
-            }
-            _ => self.put_all(itoa::Buffer::new().format(value).as_bytes()),
+        if value < 100_000_000 {
+            let digits = eight_digits(value);
+            // Zeros in front: eight bits each, the first digit lowest; the last digit counts in any case.
+            let leading = (digits & 0x0f0f_0f0f_0f0f_0f0f | 1 << 56).trailing_zeros() / 8;
+            self.word((digits >> (8 * leading)).to_le_bytes(), 8 - leading as usize);
+        } else {
+            self.put_all(itoa::Buffer::new().format(value).as_bytes());
         }
     }
 
@@ -442,6 +434,15 @@ mod tests {
             let addr: Ipv6Addr = expected.parse().unwrap();
             let found = text(|out| out.ip(Addr(addr.octets()), IpVersion::V6));
             assert_eq!(found, addr.to_string());
+        }
+    }
+
+    #[test]
+    fn numbers_of_every_length_read_as_they_were() {
+        for power in (0..20).map(|exponent| 10_u64.pow(exponent)) {
+            for value in [power - 1, power, power + 1] {
+                assert_eq!(text(|out| out.number(value)), value.to_string());
+            }
         }
     }
 
