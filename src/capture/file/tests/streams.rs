@@ -11,6 +11,8 @@ use proptest::prelude::*;
 use super::pcap::{VARIANTS, plain};
 use super::pcapng::Writer;
 use super::*;
+#[cfg(target_os = "linux")]
+use crate::capture::cached::is_all_cached;
 
 /// Gives at most as many bytes a call as the next of `sizes` says, over and over.
 struct Pieces {
@@ -222,24 +224,85 @@ fn a_file_that_is_not_in_the_page_cache_is_read_and_then_mapped() {
     if open_mapped(&path).is_none() {
         return;
     }
-    let said = |command: &mut std::process::Command| {
-        let output = command.output().unwrap();
-        assert!(output.status.success(), "{command:?}: {output:?}");
-        String::from_utf8(output.stdout).unwrap()
-    };
-    let kind = said(std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(&path));
-    if kind.trim() == "tmpfs" {
-        assert!(std::env::var_os("CI").is_none(), "the file is in memory");
-        eprintln!("SKIPPED: this file system is in memory, so that nothing comes from a disk");
+    if !may_be_cold(&path) {
         return;
     }
-    std::fs::File::open(&path).unwrap().sync_all().unwrap();
-    let from = format!("if={}", path.display());
-    said(std::process::Command::new("dd").args([&from, "iflag=nocache", "count=0", "status=none"]));
+    fs::File::open(&path).unwrap().sync_all().unwrap();
+    forget_from(&path, 0);
     let cold = CaptureFiles::open(&[&path], OpenOptions::new()).unwrap();
     assert!(!cold.readers[0].source.is_mapped());
     assert_eq!(drained(cold), held(whole));
     assert!(open_mapped(&path).is_some());
+}
+
+/// Its pages are made ready one by one, or it was seen that all are in the page cache.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_mapped_file_of_which_a_part_is_not_in_the_page_cache_is_read_whole() {
+    let directory = Directory::new("lukewarm");
+    let whole = plain(100_000);
+    let path = directory.file("plain", &whole);
+    if open_mapped(&path).is_none() || !may_be_cold(&path) {
+        return;
+    }
+    let file = fs::File::open(&path).unwrap();
+    file.sync_all().unwrap();
+    forget_from(&path, whole.len() * 3 / 4);
+    assert!(!is_all_cached(&file, &(0..whole.len())));
+    let files = open_mapped(&path).unwrap();
+    assert_eq!(drained(files), held(whole));
+}
+
+/// What a command says, which succeeds.
+#[cfg(target_os = "linux")]
+fn said(command: &mut std::process::Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Whether a file there can be out of the page cache. CI's can.
+#[cfg(target_os = "linux")]
+fn may_be_cold(path: &Path) -> bool {
+    let kind = said(std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(path));
+    if kind.trim() != "tmpfs" {
+        return true;
+    }
+    assert!(std::env::var_os("CI").is_none(), "the file is in memory");
+    eprintln!("SKIPPED: this file system is in memory, so that nothing comes from a disk");
+    false
+}
+
+/// The page cache has nothing of a file any more from there on.
+#[cfg(target_os = "linux")]
+fn forget_from(path: &Path, at: usize) {
+    let (from, skip) = (format!("if={}", path.display()), format!("skip={at}"));
+    let how = ["iflag=nocache,skip_bytes", "count=0", "status=none"];
+    said(std::process::Command::new("dd").args([&from, &skip]).args(how));
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn all_is_cached_when_the_last_page_is() {
+    use std::os::unix::fs::FileExt;
+    const LEN: usize = (1 << 20) + 100;
+    let directory = Directory::new("cached");
+    let path = directory.file("file", b"");
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    // A hole that nobody has read is in no cache.
+    file.set_len(LEN as u64).unwrap();
+    assert!(!is_all_cached(&file, &(0..LEN)));
+    file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
+    if !is_all_cached(&file, &(0..1 << 20)) {
+        assert!(std::env::var_os("CI").is_none(), "the kernel does not say what is cached");
+        eprintln!("SKIPPED: this kernel does not say what is cached (Linux 6.5 does)");
+        return;
+    }
+    assert!(is_all_cached(&file, &(100_001..200_001)));
+    assert!(!is_all_cached(&file, &(0..LEN)) && !is_all_cached(&file, &(LEN - 1..LEN)));
+    file.write_all_at(&[1; 100], 1 << 20).unwrap();
+    assert!(is_all_cached(&file, &(0..LEN)) && is_all_cached(&file, &(LEN - 1..LEN)));
+    assert!(!is_all_cached(&file, &(0..0)), "nothing is not everything that follows");
 }
 
 /// A file of several windows: who is ahead makes pages ready for the others, and who is last lets go of them.
