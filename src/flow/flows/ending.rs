@@ -222,6 +222,10 @@ impl<K: TableKey> Flows<K> {
         otherwise: EndReason,
         ears: &mut Ears<'_, O, S>,
     ) {
+        if self.entries.is_empty() {
+            // Nothing of the table was used since it was cleared: its memory is left as it is, which may be untouched.
+            return;
+        }
         for slot in 0..self.entries.len() as u32 {
             if self.wheel.contains(slot) {
                 // What is due by now and did not have its turn: the wheel is coarser than the clock.
