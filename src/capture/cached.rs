@@ -49,7 +49,7 @@ struct Told {
 #[cfg(target_os = "linux")]
 pub(super) fn is_all_cached(file: &std::fs::File, bytes: &std::ops::Range<usize>) -> bool {
     use std::os::fd::AsRawFd;
-    /// asm-generic/unistd.h, which every architecture that Rust has a Linux target for goes by. The libc crate does not have it for all.
+    /// asm-generic/unistd.h, which most architectures go by; others know no such number. The libc crate does not have it for most.
     const SYS_CACHESTAT: libc::c_long = 451;
     let page_bytes = page_bytes();
     let pages = bytes.start / page_bytes..bytes.end.div_ceil(page_bytes);
