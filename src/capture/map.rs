@@ -17,7 +17,7 @@ use memmap2::Mmap;
 
 use super::cached;
 
-/// How much is made ready at a time: one system call, and no page faults in between.
+/// How much is made ready at a time, so that whoever parses has no page faults.
 const WINDOW_BYTES: usize = 2 << 20;
 /// So many bytes around one that is touched the kernel enters into the page table, if they are in the page cache (`fault_around_bytes`).
 const ENTERED_BYTES: usize = 64 << 10;
@@ -155,6 +155,7 @@ impl Map {
     #[cold]
     fn next(&mut self, at: usize) -> bool {
         let leased = &self.leased;
+        // Each window begins where what is entered together does, if the map does.
         let end = (at / ENTERED_BYTES * ENTERED_BYTES + WINDOW_BYTES).min(leased.bytes.len());
         let mut pages = leased.pages();
         pages.at[self.view] = at;
@@ -198,8 +199,8 @@ impl Drop for Map {
 
 /// Reads the pages of a range and enters them into the page table: no fault is left for who parses.
 ///
-/// Where all are in the page cache, one of all that the kernel enters together is touched, which takes two thirds of what populating takes: that
-/// looks at each page once more. But it says when a page cannot be had, where touching it ends the process.
+/// Where all are in the page cache, one of all that the kernel enters together is touched, which takes two thirds of what populating takes.
+/// Else they are populated, for touching a page that cannot be had ends the process.
 #[cfg(target_os = "linux")]
 fn make_ready(leased: &Leased, range: Range<usize>) -> io::Result<()> {
     let Leased { bytes, lease: Lease(file), .. } = leased;
@@ -212,6 +213,7 @@ fn make_ready(leased: &Leased, range: Range<usize>) -> io::Result<()> {
     Ok(())
 }
 
+/// The same, whatever is in the page cache: each page is looked at. Says when one cannot be had.
 #[cfg(target_os = "linux")]
 fn populate(bytes: &Mmap, from: usize, len: usize) -> io::Result<()> {
     match bytes.advise_range(memmap2::Advice::PopulateRead, from, len) {

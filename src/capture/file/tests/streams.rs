@@ -219,15 +219,7 @@ fn open_mapped(path: &Path) -> Option<CaptureFiles> {
 #[test]
 fn a_file_that_is_not_in_the_page_cache_is_read_and_then_mapped() {
     let directory = Directory::new("cold");
-    let whole = plain(100_000);
-    let path = directory.file("plain", &whole);
-    if open_mapped(&path).is_none() {
-        return;
-    }
-    if !may_be_cold(&path) {
-        return;
-    }
-    fs::File::open(&path).unwrap().sync_all().unwrap();
+    let Some((path, whole)) = on_a_disk(&directory) else { return };
     forget_from(&path, 0);
     let cold = CaptureFiles::open(&[&path], OpenOptions::new()).unwrap();
     assert!(!cold.readers[0].source.is_mapped());
@@ -240,15 +232,9 @@ fn a_file_that_is_not_in_the_page_cache_is_read_and_then_mapped() {
 #[test]
 fn a_mapped_file_of_which_a_part_is_not_in_the_page_cache_is_read_whole() {
     let directory = Directory::new("lukewarm");
-    let whole = plain(100_000);
-    let path = directory.file("plain", &whole);
-    if open_mapped(&path).is_none() || !may_be_cold(&path) {
-        return;
-    }
-    let file = fs::File::open(&path).unwrap();
-    file.sync_all().unwrap();
+    let Some((path, whole)) = on_a_disk(&directory) else { return };
     forget_from(&path, whole.len() * 3 / 4);
-    assert!(!is_all_cached(&file, &(0..whole.len())));
+    assert!(!is_all_cached(&fs::File::open(&path).unwrap(), &(0..whole.len())));
     let files = open_mapped(&path).unwrap();
     assert_eq!(drained(files), held(whole));
 }
@@ -261,21 +247,25 @@ fn said(command: &mut std::process::Command) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Whether a file there can be out of the page cache. CI's can.
+/// A file and what is in it; `None` where it is not mapped, or always in memory. CI's is on a disk.
 #[cfg(target_os = "linux")]
-fn may_be_cold(path: &Path) -> bool {
-    let kind = said(std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(path));
-    if kind.trim() != "tmpfs" {
-        return true;
+fn on_a_disk(directory: &Directory) -> Option<(PathBuf, Vec<u8>)> {
+    let whole = plain(100_000);
+    let path = directory.file("plain", &whole);
+    open_mapped(&path)?;
+    let kind = said(std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(&path));
+    if kind.trim() == "tmpfs" {
+        assert!(std::env::var_os("CI").is_none(), "the file is in memory");
+        eprintln!("SKIPPED: this file system is in memory, so that nothing comes from a disk");
+        return None;
     }
-    assert!(std::env::var_os("CI").is_none(), "the file is in memory");
-    eprintln!("SKIPPED: this file system is in memory, so that nothing comes from a disk");
-    false
+    Some((path, whole))
 }
 
-/// The page cache has nothing of a file any more from there on.
+/// The page cache has nothing of a file any more from there on: what is not on the disk would stay.
 #[cfg(target_os = "linux")]
 fn forget_from(path: &Path, at: usize) {
+    fs::File::open(path).unwrap().sync_all().unwrap();
     let (from, skip) = (format!("if={}", path.display()), format!("skip={at}"));
     let how = ["iflag=nocache,skip_bytes", "count=0", "status=none"];
     said(std::process::Command::new("dd").args([&from, &skip]).args(how));
