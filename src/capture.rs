@@ -26,7 +26,7 @@ pub mod stretch;
 pub mod write;
 
 mod ahead;
-mod cached;
+pub(crate) mod cached;
 #[cfg(all(any(feature = "af-packet", feature = "af-xdp"), target_os = "linux"))]
 mod ebpf;
 #[cfg(all(any(feature = "af-packet", feature = "pcap-live"), target_os = "linux"))]

@@ -45,6 +45,16 @@ fn replayed(scratch: &Scratch, frames: &[Vec<u8>], more: &[&str]) -> BTreeMap<St
     records(&replay(scratch, frames, more))
 }
 
+/// Those of the captures, and datagrams of 200 flows of many lengths, every other with a tag: however few flows the captures have.
+fn frames() -> Vec<Vec<u8>> {
+    let mut frames = wire::of_captures(1514);
+    frames.extend((0..200).map(|flow| {
+        let datagram = wire::udp(7000 + flow, 0, 60 + usize::from(flow));
+        if flow % 2 == 0 { datagram } else { wire::tagged(datagram, &[[0x81, 0, 0, 7]]) }
+    }));
+    frames
+}
+
 fn balanced(summary: &Value) {
     assert_eq!(summary["ledger"]["balanced"], true, "{summary:#}");
 }
@@ -102,7 +112,7 @@ fn live_and_replayed(
 
 #[test]
 fn every_frame_of_the_captures_gives_the_records_that_a_replay_gives() {
-    let frames = wire::of_captures(1514);
+    let frames = frames();
     for backend in BACKENDS {
         if !namespace(1) {
             return;
@@ -114,7 +124,7 @@ fn every_frame_of_the_captures_gives_the_records_that_a_replay_gives() {
 
 #[test]
 fn a_filter_gives_the_records_of_a_replay_and_runs_in_the_kernel_where_it_can() {
-    let frames = wire::of_captures(1514);
+    let frames = frames();
     let all = frames.len() as u64;
     for backend in BACKENDS {
         if !namespace(1) {

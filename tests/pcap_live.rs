@@ -155,7 +155,7 @@ fn a_long_frame_comes_whole_or_cut_as_asked() {
 
     let mut capture = open(small().frame_bytes(96));
     let sender = Sender::new(PEER);
-    let tagged = suite::tagged(wire::udp(7, 1, 9000), &[[0x81, 0, 0, 7]]);
+    let tagged = wire::tagged(wire::udp(7, 1, 9000), &[[0x81, 0, 0, 7]]);
     for frame in [&frames[0], &frames[3], &tagged] {
         sender.send(frame).expect("sent");
     }
@@ -211,11 +211,11 @@ fn what_the_kernel_lets_through_and_the_filter_does_not_is_not_offered() {
     let sender = Sender::new(PEER);
     let tag = [0x81, 0, 0, 7];
     for number in 0..300 {
-        sender.send(&suite::tagged(wire::udp(1, number, 100), &[tag])).expect("sent");
+        sender.send(&wire::tagged(wire::udp(1, number, 100), &[tag])).expect("sent");
         sender.send(&wire::udp(1, number, 100)).expect("sent");
     }
     // 150 with its tag.
-    sender.send(&suite::tagged(wire::udp(1, 1, 146), &[tag])).expect("sent");
+    sender.send(&wire::tagged(wire::udp(1, 1, 146), &[tag])).expect("sent");
     let got = read(&mut capture, 1);
     assert_eq!(got[0].1, 150);
     let (left, counts) = finish(&mut capture);

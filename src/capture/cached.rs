@@ -44,15 +44,20 @@ struct Told {
     recently_evicted: u64,
 }
 
-/// Whether all of these bytes of a file are in the page cache: a microsecond for some hundred kilobytes. Not, where that is not known: before
-/// Linux 6.5, and of a file that is somebody else's.
+/// Whether all of these bytes of a file are in the page cache: a microsecond for some hundred kilobytes. Not, where that is not known.
 #[cfg(target_os = "linux")]
 pub(super) fn is_all_cached(file: &std::fs::File, bytes: &std::ops::Range<usize>) -> bool {
+    let page_bytes = page_bytes();
+    let pages = bytes.start / page_bytes..bytes.end.div_ceil(page_bytes);
+    cached_pages(file, bytes) == Some(pages.len() as u64)
+}
+
+/// How many pages of these bytes, which are some, are in the page cache. Nothing is known before Linux 6.5, and of a file that is somebody else's.
+#[cfg(target_os = "linux")]
+pub(crate) fn cached_pages(file: &std::fs::File, bytes: &std::ops::Range<usize>) -> Option<u64> {
     use std::os::fd::AsRawFd;
     /// asm-generic/unistd.h, which most architectures go by; others know no such number. The libc crate does not have it for most.
     const SYS_CACHESTAT: libc::c_long = 451;
-    let page_bytes = page_bytes();
-    let pages = bytes.start / page_bytes..bytes.end.div_ceil(page_bytes);
     let range = Range { from: bytes.start as u64, bytes: bytes.len() as u64 };
     let mut told = Told::default();
     // SAFETY: cachestat
@@ -62,7 +67,7 @@ pub(super) fn is_all_cached(file: &std::fs::File, bytes: &std::ops::Range<usize>
         libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut told, 0)
     };
     // No bytes at all would mean all that follow.
-    !bytes.is_empty() && asked == 0 && told.cached == pages.len() as u64
+    (asked == 0 && !bytes.is_empty()).then_some(told.cached)
 }
 
 #[cfg(target_os = "linux")]
@@ -89,3 +94,11 @@ pub(super) fn is_cached(_: &[u8]) -> bool {
 
 #[cfg(not(target_os = "linux"))]
 pub(super) fn read_in_order(_: &std::fs::File) {}
+
+/// Whether a file's file system is tmpfs, where all is always in the page cache.
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn is_in_memory(path: &std::path::Path) -> bool {
+    /// `TMPFS_MAGIC` of linux/magic.h.
+    const TMPFS: u64 = 0x0102_1994;
+    rustix::fs::statfs(path).unwrap().f_type as u64 == TMPFS
+}

@@ -106,8 +106,8 @@ fn wrapped(frame: &[u8]) -> Vec<Vec<u8>> {
     let pppoe = [0x11, 0, 0, 1, 0, 2 + ip.len() as u8, 0, 0x21];
     vec![
         frame.to_vec(),
-        suite::tagged(frame.to_vec(), &[[0x81, 0, 0, 7]]),
-        suite::tagged(frame.to_vec(), &[[0x88, 0xa8, 0, 7], [0x81, 0, 0, 9]]),
+        wire::tagged(frame.to_vec(), &[[0x81, 0, 0, 7]]),
+        wire::tagged(frame.to_vec(), &[[0x88, 0xa8, 0, 7], [0x81, 0, 0, 9]]),
         ethernet(0x8847, &[&[0, 1, 0, 64, 0, 2, 1, 64], ip]),
         ethernet(0x8864, &[&pppoe, ip]),
         ethernet(0x0800, &[&gre, &[0, 0, 8, 0], ip]),

@@ -90,12 +90,6 @@ pub fn send_and_compare(capture: &mut impl LiveCapture, frames: &[Vec<u8>]) {
     }
 }
 
-/// A frame with tags of these types between addresses and type.
-pub fn tagged(mut frame: Vec<u8>, tags: &[[u8; 4]]) -> Vec<u8> {
-    frame.splice(12..12, tags.concat());
-    frame
-}
-
 /// Every frame of the captures that a packet socket gets as it was sent: the kernel throws away what ends within a tag, or
 /// right behind it.
 pub fn of_captures() -> Vec<Vec<u8>> {
@@ -114,7 +108,7 @@ pub fn of_every_tag() -> Vec<Vec<u8>> {
     let zero = [0x81, 0, 0, 0];
     let tags: [&[[u8; 4]]; 6] = [&[c], &[s], &[zero], &[s, c], &[c, c], &[s, c, zero]];
     let frame = |n: usize| match tags.get(n % 7) {
-        Some(tags) => tagged(wire::udp(7, n as u32, 46 + n), tags),
+        Some(tags) => wire::tagged(wire::udp(7, n as u32, 46 + n), tags),
         None => wire::udp(7, n as u32, 46 + n),
     };
     (0..600).map(frame).collect()

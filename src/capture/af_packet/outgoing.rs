@@ -37,7 +37,7 @@ pub(super) fn left_out(program: &[Instruction]) -> Vec<Instruction> {
 #[cfg(test)]
 mod tests {
     use std::net::UdpSocket;
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, AsRawFd};
 
     use super::super::socket::PacketSocket;
     use super::*;
@@ -63,8 +63,16 @@ mod tests {
             eprintln!("SKIPPED: no network namespace can be made, root is needed");
             return;
         }
-        let up = std::process::Command::new("ip").args(["link", "set", "lo", "up"]).status();
-        assert!(up.is_ok_and(|status| status.success()), "ip, of iproute2");
+        // SAFETY:
+        // - all zeros are an `ifreq`: bytes and numbers.
+        let mut lo: libc::ifreq = unsafe { std::mem::zeroed() };
+        lo.ifr_name[..2].copy_from_slice(&[b'l', b'o'].map(|letter| letter as libc::c_char));
+        lo.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+        let any = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+        // SAFETY:
+        // - the descriptor is open, and the call reads one `ifreq` with a name that ends (netdevice(7)).
+        let up = unsafe { libc::ioctl(any.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const lo) };
+        assert_eq!(up, 0, "{}", std::io::Error::last_os_error());
         let only_udp = [(0x30, 0, 23), (0x15, 1, 17), (0x06, 0, u32::MAX), (0x06, 0, 0)]
             .map(|(code, jf, k)| Instruction { code, jt: 0, jf, k });
         let program = |program: &[Instruction]| {

@@ -12,7 +12,9 @@ use super::pcap::{VARIANTS, plain};
 use super::pcapng::Writer;
 use super::*;
 #[cfg(target_os = "linux")]
-use crate::capture::cached::is_all_cached;
+use crate::capture::cached::{is_all_cached, is_in_memory};
+#[cfg(target_os = "linux")]
+use rustix::fs::{Advice, fadvise};
 
 /// Gives at most as many bytes a call as the next of `sizes` says, over and over.
 struct Pieces {
@@ -239,22 +241,13 @@ fn a_mapped_file_of_which_a_part_is_not_in_the_page_cache_is_read_whole() {
     assert_eq!(drained(files), held(whole));
 }
 
-/// What a command says, which succeeds.
-#[cfg(target_os = "linux")]
-fn said(command: &mut std::process::Command) -> String {
-    let output = command.output().unwrap();
-    assert!(output.status.success(), "{command:?}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
-}
-
 /// A file and what is in it; `None` where it is not mapped, or always in memory. CI's is on a disk.
 #[cfg(target_os = "linux")]
 fn on_a_disk(directory: &Directory) -> Option<(PathBuf, Vec<u8>)> {
     let whole = plain(100_000);
     let path = directory.file("plain", &whole);
     open_mapped(&path)?;
-    let kind = said(std::process::Command::new("stat").args(["-f", "-c", "%T"]).arg(&path));
-    if kind.trim() == "tmpfs" {
+    if is_in_memory(&path) {
         assert!(std::env::var_os("CI").is_none(), "the file is in memory");
         eprintln!("SKIPPED: this file system is in memory, so that nothing comes from a disk");
         return None;
@@ -265,10 +258,9 @@ fn on_a_disk(directory: &Directory) -> Option<(PathBuf, Vec<u8>)> {
 /// The page cache has nothing of a file any more from there on: what is not on the disk would stay.
 #[cfg(target_os = "linux")]
 fn forget_from(path: &Path, at: usize) {
-    fs::File::open(path).unwrap().sync_all().unwrap();
-    let (from, skip) = (format!("if={}", path.display()), format!("skip={at}"));
-    let how = ["iflag=nocache,skip_bytes", "count=0", "status=none"];
-    said(std::process::Command::new("dd").args([&from, &skip]).args(how));
+    let file = fs::File::open(path).unwrap();
+    file.sync_all().unwrap();
+    fadvise(&file, at as u64, None, Advice::DontNeed).unwrap();
 }
 
 #[cfg(target_os = "linux")]
