@@ -35,7 +35,7 @@ pub struct Endpoints {
 pub fn text(endpoints: &Endpoints, seed: u16) -> [u8; TEXT_LEN] {
     let (mut block, mut text) = (Block::default(), [0; TEXT_LEN]);
     block.set(endpoints, seed);
-    block.put(&mut text);
+    block.sum().put(&mut text);
     text
 }
 
@@ -43,7 +43,7 @@ pub fn text(endpoints: &Endpoints, seed: u16) -> [u8; TEXT_LEN] {
 pub fn digest(endpoints: &Endpoints, seed: u16) -> [u8; 20] {
     let mut block = Block::default();
     block.set(endpoints, seed);
-    block.digest()
+    block.sum().bytes()
 }
 
 /// What SHA-1 begins with (FIPS 180-4 section 5.3.1).
@@ -52,8 +52,8 @@ const SHA1_BEGIN: [u32; 5] = [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476
 /// Bytes of a block of SHA-1.
 const BLOCK: usize = 64;
 
-/// What SHA-1 is taken of. Set well before it is [put](Self::put), and where it stays, it is read without waiting for what was written to
-/// memory in between.
+/// What SHA-1 is taken of. Set well before its [sum](Self::sum) is taken, and where it stays, it is read without waiting for what was
+/// written to memory in between.
 #[derive(Clone, Debug)]
 pub(super) struct Block([u8; BLOCK]);
 
@@ -107,23 +107,35 @@ impl Block {
         block[BLOCK - 2..].copy_from_slice(&(8 * len as u16).to_be_bytes());
     }
 
+    /// Takes long and has nothing to wait for: what is done next is done meanwhile, unless it is to [put](Sum::put) the sum.
     #[inline]
-    fn digest(&self) -> [u8; 20] {
+    pub(super) fn sum(&self) -> Sum {
         let mut state = SHA1_BEGIN;
         compress(&mut state, std::slice::from_ref(&self.0));
-        let mut digest = [0; 20];
-        for (bytes, word) in digest.chunks_exact_mut(4).zip(state) {
+        Sum(state)
+    }
+}
+
+/// The sum of a block.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sum([u32; 5]);
+
+impl Sum {
+    #[inline]
+    fn bytes(self) -> [u8; 20] {
+        let mut bytes = [0; 20];
+        for (bytes, word) in bytes.chunks_exact_mut(4).zip(self.0) {
             bytes.copy_from_slice(&word.to_be_bytes());
         }
-        digest
+        bytes
     }
 
     /// Puts the Community ID as text.
     #[inline]
-    pub(super) fn put(&self, text: &mut [u8; TEXT_LEN]) {
+    pub(super) fn put(self, text: &mut [u8; TEXT_LEN]) {
         text[..2].copy_from_slice(b"1:");
         // 20 bytes are always 28 characters.
-        let _ = STANDARD.encode_slice(self.digest(), &mut text[2..]);
+        let _ = STANDARD.encode_slice(self.bytes(), &mut text[2..]);
     }
 }
 

@@ -5,7 +5,7 @@
 //! ([`FlowStats::unreported`]), so that records of a flow add up; flags, history and state are
 //! those since the flow began.
 
-use super::community_id::{Block, Endpoints};
+use super::community_id::{Block, Endpoints, Sum};
 use super::text::Line;
 use crate::flow::extract::reply_type;
 use crate::flow::{FiveTuple, FlowKey, FlowStats, TcpState, Totals};
@@ -41,6 +41,8 @@ pub fn put_record(
     line.put(b",\"dst_ip\":\"");
     line.ip(tuple.dst, tuple.version);
     number(line, b"\",\"dst_port\":", u64::from(dst_port));
+    // Some time after the block was set, and some before it is put.
+    let sum = if with_community_id { block.sum() } else { Sum::default() };
     number(line, b",\"proto\":", u64::from(tuple.proto.0));
     number(line, b",\"packets_initiator\":", totals.packets[Side::Initiator as usize]);
     number(line, b",\"packets_responder\":", totals.packets[Side::Responder as usize]);
@@ -73,7 +75,7 @@ pub fn put_record(
     }
     if with_community_id {
         line.put(b",\"community_id\":\"");
-        line.put_with(|text| block.put(text));
+        line.put_with(|text| sum.put(text));
         line.put(b"\"");
     }
     line.put(b"}\n");
