@@ -71,7 +71,7 @@ pub(crate) fn cached_pages(file: &std::fs::File, bytes: &std::ops::Range<usize>)
 }
 
 #[cfg(target_os = "linux")]
-fn page_bytes() -> usize {
+pub(crate) fn page_bytes() -> usize {
     // SAFETY: sysconf with this name
     // - takes an integer and touches no memory of ours.
     usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)

@@ -134,7 +134,7 @@ mod tests {
 
     use super::*;
     #[cfg(target_os = "linux")]
-    use crate::capture::cached::{cached_pages, is_in_memory};
+    use crate::capture::cached::{cached_pages, is_in_memory, page_bytes};
 
     #[test]
     fn a_file_is_left_alone_until_it_is_long() {
@@ -187,7 +187,6 @@ mod tests {
     #[test]
     fn a_long_file_has_all_its_bytes_and_little_of_the_page_cache() {
         const LEN: usize = 4 * KEPT_BYTES as usize;
-        const PAGE_BYTES: u64 = 4096;
         // Beside the program: of a file in memory nothing can be let go of.
         let here = std::env::current_exe().unwrap();
         let path = here.with_file_name(format!("drop-behind-{}", std::process::id()));
@@ -205,7 +204,7 @@ mod tests {
         file.file.sync_all().unwrap();
         file.write_all(last).unwrap();
         let all = 0..(LEFT_BYTES as usize + whole.len());
-        let cached = || cached_pages(&file.file, &all).map(|pages| pages * PAGE_BYTES);
+        let cached = || cached_pages(&file.file, &all).map(|pages| pages * page_bytes() as u64);
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
         let mut left = if is_in_memory(&path) { None } else { cached() };
         while left > Some(LEN as u64 / 2) && std::time::Instant::now() < deadline {

@@ -41,7 +41,7 @@ pub fn put_record(
     line.put(b",\"dst_ip\":\"");
     line.ip(tuple.dst, tuple.version);
     number(line, b"\",\"dst_port\":", u64::from(dst_port));
-    // Some time after the block was set, and some before it is put.
+    // Well after the block was set, and well before the sum is put.
     let sum = if with_community_id { block.sum() } else { Sum::default() };
     number(line, b",\"proto\":", u64::from(tuple.proto.0));
     number(line, b",\"packets_initiator\":", totals.packets[Side::Initiator as usize]);

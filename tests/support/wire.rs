@@ -6,11 +6,11 @@ use flowscope::LinkType;
 use flowscope::capture::Capture;
 use flowscope::capture::file::{CaptureFiles, OpenOptions};
 
-/// Every capture of this repository, and the reference captures beside it where they are.
-fn captures() -> Vec<PathBuf> {
+/// Every capture of this repository, and the reference captures beside it where they are, by folder.
+fn captures() -> Vec<Vec<PathBuf>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folders = [root.join("tests/captures"), root.join("../shared/captures/captures")];
-    let mut files = Vec::new();
+    let mut all = Vec::new();
     for folder in folders {
         let Ok(listing) = std::fs::read_dir(&folder) else {
             assert!(std::env::var_os("CI").is_none(), "CI without the captures in {folder:?}");
@@ -18,31 +18,38 @@ fn captures() -> Vec<PathBuf> {
             continue;
         };
         let paths = listing.map(|entry| entry.expect("a file").path());
-        files.extend(paths.filter(|path| {
-            let name = path.to_string_lossy();
-            [".pcap", ".cap", ".pcapng", ".gz", ".zst"].iter().any(|end| name.ends_with(end))
-        }));
+        let mut files: Vec<_> = paths
+            .filter(|path| {
+                let name = path.to_string_lossy();
+                [".pcap", ".cap", ".pcapng", ".gz", ".zst"].iter().any(|end| name.ends_with(end))
+            })
+            .collect();
+        files.sort();
+        all.push(files);
     }
-    files.sort();
-    files
+    all
 }
 
-/// Those of this repository have some 800, and a few more or fewer when they are made anew; with the reference captures there are thousands.
+/// Frames of each folder, at least. Those of this repository have some 800, and a few more or fewer when they are made anew.
 const FRAMES_MIN: usize = 500;
 
 /// Every Ethernet frame of them that has at least a header and at most `bytes_max`.
 pub fn of_captures(bytes_max: usize) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
-    for file in captures() {
-        let mut capture = CaptureFiles::open(&[&file], OpenOptions::new()).expect("a capture");
-        // A capture that breaks off gives what comes before.
-        while let Ok(Some(())) = capture.with_batch(|frames| {
-            let fit = frames.iter().filter(|frame| frame.link == LinkType::ETHERNET);
-            let fit = fit.filter(|frame| (14..=bytes_max).contains(&frame.data.len()));
-            all.extend(fit.map(|frame| frame.data.to_vec()));
-        }) {}
+    for folder in captures() {
+        let before = all.len();
+        for file in folder {
+            let mut capture = CaptureFiles::open(&[&file], OpenOptions::new()).expect("a capture");
+            // A capture that breaks off gives what comes before.
+            while let Ok(Some(())) = capture.with_batch(|frames| {
+                let fit = frames.iter().filter(|frame| frame.link == LinkType::ETHERNET);
+                let fit = fit.filter(|frame| (14..=bytes_max).contains(&frame.data.len()));
+                all.extend(fit.map(|frame| frame.data.to_vec()));
+            }) {}
+        }
+        let frames = all.len() - before;
+        assert!(frames > FRAMES_MIN, "only {frames} frames");
     }
-    assert!(all.len() > FRAMES_MIN, "only {} frames", all.len());
     all
 }
 
